@@ -1,0 +1,64 @@
+"""Everything daskraster raises and warns of, grouped by what the caller would do about it.
+
+::
+
+    DaskRasterError
+    |-- the call is wrong: change an argument
+    |   |-- OptionError           (ValueError)    an option that is unknown, out of range, or clashes with another
+    |   |-- RasterArrayError      (ValueError)    an array that is no raster: dims, dtype, irregular coordinates
+    |   `-- GridMismatchError     (ValueError)    rasters that do not share one grid
+    |-- the file is wrong: look at the file
+    |   |-- RasterFormatError     (ValueError)    not a raster, damaged, or holds what cannot be read
+    |   `-- RasterReadError       (OSError)       a window that could not be read, or a file that changed meanwhile
+    |       `-- RasterNotFoundError (FileNotFoundError)  no such file
+    |-- the function is wrong: look at the function
+    |   `-- BlockResultError      (ValueError)    a block came back with another shape or dtype than was due
+    `-- the output is in trouble: look at the disk, then run again
+        `-- RasterWriteError      (OSError)       a block or header that could not be written, tiles that are missing
+
+    DaskRasterWarning             (UserWarning)   said once, where a default had to give way
+
+Each class is also the builtin it resembles, so that ``except ValueError`` goes on working. Each takes one string, and further
+facts come with ``add_note``: exceptions of that shape survive pickling, which a process pool and a cluster need
+(an exception that cannot be unpickled breaks the pool instead of reaching the user).
+"""
+
+
+class DaskRasterError(Exception):
+    """Base of everything daskraster raises on its own account."""
+
+
+class OptionError(DaskRasterError, ValueError):
+    """An option is unknown, out of range, or clashes with another one."""
+
+
+class RasterArrayError(DaskRasterError, ValueError):
+    """An array cannot stand for a raster: its dims, dtype or coordinates do not fit."""
+
+
+class GridMismatchError(DaskRasterError, ValueError):
+    """Rasters that were to be used together do not share one grid (CRS, transform, shape)."""
+
+
+class RasterFormatError(DaskRasterError, ValueError):
+    """A file is not a raster, is damaged, or holds something that cannot be read."""
+
+
+class RasterReadError(DaskRasterError, OSError):
+    """A window of a file could not be read, or the file is not the one that was opened."""
+
+
+class RasterNotFoundError(RasterReadError, FileNotFoundError):
+    """There is no such file."""
+
+
+class BlockResultError(DaskRasterError, ValueError):
+    """The function returned a block of another shape or dtype than was due."""
+
+
+class RasterWriteError(DaskRasterError, OSError):
+    """A block or a header could not be written, or tiles are missing at the end."""
+
+
+class DaskRasterWarning(UserWarning):
+    """A default had to give way; said once for each run."""

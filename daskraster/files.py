@@ -1,0 +1,410 @@
+"""A file that appears whole or not at all, filled by positioned writes from many threads and processes.
+
+Ground floor: knows nothing of rasters. GeoTIFF and KEA stand on it, so that neither has its own idea of safety.
+
+Every region of the file is handed out once and never written twice, so no two writers ever meet:
+
+    header | region | region | region | ...            one process: a counter under a lock ("counter")
+
+    header | extent 0      | extent 1      | extent 2   several processes, perhaps on several machines ("extents"):
+             process A ....  process B ...   process A  each claims whole aligned extents and fills them from the front
+
+An extent is claimed by creating an empty file of its number in a folder beside the partial file, with O_EXCL: the one operation
+that is atomic on every file system, network disks included, and needs neither a lock nor a server nor a scheduler that
+knows about us. The rest of a last extent stays empty until `close_gaps` moves the file's last regions into it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskraster.errors import RasterWriteError
+from daskraster.grid import round_up
+
+type Buffer = bytes | bytearray | memoryview | NDArray[np.uint8]
+
+PAGE_NBYTES = 4096  # extents begin on pages, so that two machines never write the same one
+SIDECARS = (".aux.xml", ".ovr", ".msk")  # what GDAL would read beside a new file of the old name
+IOV_MAX = 1024  # buffers in one pwritev, POSIX's and Linux's limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartialFile:
+    """An output under way: a hidden file beside the target, renamed onto it at the end.
+
+    Threads: all methods but `create`, `publish` and `discard` may run at once. Pickling: with extents only; a counter cannot be
+    shared between processes, so pickling one raises. After `publish` or `discard` every other call raises.
+    """
+
+    target: Path
+    """Where the finished file goes, links followed."""
+    path: Path
+    """The hidden file beside it."""
+    start: int
+    """First byte after the header."""
+    extent_nbytes: int | None
+    """Size of an extent; None for a counter in this process."""
+    mode: int = field(default=0o644)
+    """Permissions the finished file gets."""
+
+    @classmethod
+    def create(cls, target: Path, header: bytes, *, extent_nbytes: int | None = None) -> PartialFile:
+        """Write ``header`` into a new hidden file beside ``target``.
+
+        Parameters
+        ----------
+        target
+            Final path; what stands there stays until `publish`.
+        header
+            First bytes of the file.
+        extent_nbytes
+            Size of the extents that processes claim, rounded up to pages; None where one process writes.
+
+        Raises
+        ------
+        RasterWriteError
+            The folder is missing, not a folder, or cannot be written to; the target is a folder.
+        """
+        target = writable_target(target)
+        path = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        except OSError as error:
+            raise RasterWriteError(f"cannot create a file in {target.parent}: {error.strerror or error}") from error
+        try:
+            # Created with the umask's permissions to learn them, then private until published.
+            mode = (target if target.exists() else path).stat().st_mode & 0o7777
+            path.chmod(0o600)
+            _write_all(descriptor, [header], 0)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+        if extent_nbytes is None:
+            return cls(target=target, path=path, start=len(header), extent_nbytes=None, mode=mode)
+        partial = cls(
+            target=target,
+            path=path,
+            start=round_up(len(header), PAGE_NBYTES),
+            extent_nbytes=round_up(extent_nbytes, PAGE_NBYTES),
+            mode=mode,
+        )
+        partial.claims.mkdir(mode=0o700)
+        return partial
+
+    @property
+    def claims(self) -> Path:
+        """Folder of the claimed extents' numbers."""
+        return self.path.with_name(self.path.name + ".extents")
+
+    def append(self, parts: Sequence[Buffer]) -> list[int]:
+        """Write each part somewhere after the header and return where each begins, in order.
+
+        Parts go into one run of bytes where they fit, so that a block costs one system call.
+
+        Raises
+        ------
+        RasterWriteError
+            The disk is full, or the partial file is gone (finished, discarded, or on a disk this machine does not see).
+        """
+        return _writer(self).append(parts)
+
+    def patch(self, offset: int, content: bytes) -> None:
+        """Overwrite bytes at ``offset``: what is only known at the end, in the header."""
+        with _writer(self).descriptor() as descriptor:
+            _write_all(descriptor, [content], offset)
+
+    def append_tail(self, content: bytes, *, align: int = 1) -> int:
+        """Write ``content`` behind everything, aligned, and return its offset; for the last steps of one process only."""
+        with _writer(self).descriptor() as descriptor:
+            offset = round_up(os.fstat(descriptor).st_size, align)
+            _write_all(descriptor, [content], offset)
+        return offset
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Bytes of the partial file, as many as there are."""
+        with _writer(self).descriptor() as descriptor:
+            return _read_at(descriptor, nbytes, offset)
+
+    def close_gaps(self, offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Move the last regions into gaps before them, cut the file behind the last one, return the new offsets.
+
+        Parameters
+        ----------
+        offsets, sizes
+            The regions that count, in any order; regions may be listed more than once. Everything else after ``start`` is free.
+
+        Notes
+        -----
+        Only free bytes are written, so a crash in between leaves every region where its receipt says. Each gap is filled from
+        the end of the file; slivers smaller than the last region stay. Bytes moved <= bytes of the gaps.
+        """
+        order = np.argsort(offsets, kind="stable")
+        gaps: list[list[int]] = []  # [offset, size], ascending
+        position = self.start
+        for index in order:
+            if offsets[index] > position:
+                gaps.append([position, int(offsets[index]) - position])
+            position = max(position, int(offsets[index] + sizes[index]))
+        moved: dict[int, int] = {}
+        end = self.start
+        with _writer(self).descriptor() as descriptor:
+            for index in order[::-1]:
+                old, size = int(offsets[index]), int(sizes[index])
+                gap = next((gap for gap in gaps if gap[1] >= size and gap[0] < old), None)
+                if old not in moved and gap is not None:
+                    _write_all(descriptor, [_read_at(descriptor, size, old)], gap[0])
+                    moved[old] = gap[0]
+                    gap[0] += size
+                    gap[1] -= size
+                end = max(end, moved.get(old, old) + size)
+            os.ftruncate(descriptor, end)
+        return np.array([moved.get(int(old), int(old)) for old in offsets], dtype=np.int64)
+
+    def publish(self) -> int:
+        """Flush, rename onto the target, remove the sidecars of a replaced file; return the size in bytes.
+
+        Raises
+        ------
+        RasterWriteError
+            The last flush or the rename failed; the target is untouched and the partial file removed.
+        """
+        writer = _writer(self)
+        try:
+            with writer.descriptor() as descriptor:
+                os.fsync(descriptor)
+                nbytes = os.fstat(descriptor).st_size
+            writer.close()
+            self.path.chmod(self.mode)
+            self.path.replace(self.target)
+        except OSError as error:
+            self.discard()
+            raise RasterWriteError(f"cannot finish {self.target}: {error.strerror or error}") from error
+        self._forget()
+        for suffix in SIDECARS:
+            self.target.with_name(self.target.name + suffix).unlink(missing_ok=True)
+        _sync_folder(self.target.parent)
+        return nbytes
+
+    def discard(self) -> None:
+        """Remove every trace; waits for writes under way in this process. Calling it twice is harmless."""
+        with _registry_lock:
+            writer = _writers.get(self.path)
+        if writer is not None:
+            writer.close()
+        self.path.unlink(missing_ok=True)
+        self._forget()
+
+    def _forget(self) -> None:
+        with _registry_lock:
+            _writers.pop(self.path, None)
+        shutil.rmtree(self.claims, ignore_errors=True)
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        if self.extent_nbytes is None:
+            raise TypeError(f"the output {self.target} counts its bytes in one process and cannot be sent to another one")
+        return _unpickle, (self.target, self.path, self.start, self.extent_nbytes, self.mode)
+
+
+def writable_target(target: Path) -> Path:
+    """``target`` with links followed, after a check that a file can be made there.
+
+    Raises
+    ------
+    RasterWriteError
+        The folder is missing or cannot be written to, or ``target`` is a folder.
+    """
+    target = Path(os.path.realpath(target))
+    if target.is_dir():
+        raise RasterWriteError(f"cannot write {target}: it is a folder; give the name of a file")
+    if not target.parent.is_dir():
+        raise RasterWriteError(f"cannot write {target}: the folder {target.parent} does not exist; create it first")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise RasterWriteError(f"cannot write {target}: no permission to create files in {target.parent}")
+    return target
+
+
+def _unpickle(target: Path, path: Path, start: int, extent_nbytes: int, mode: int) -> PartialFile:
+    return PartialFile(target=target, path=path, start=start, extent_nbytes=extent_nbytes, mode=mode)
+
+
+class _Writer:
+    """This process's open descriptor of one partial file, and the free bytes it may hand out."""
+
+    def __init__(self, partial: PartialFile) -> None:
+        self._partial = partial
+        self._changed = threading.Condition()
+        self._users = 0
+        self._closed = False
+        self._next = partial.start
+        self._stop: int | None = None if partial.extent_nbytes is None else partial.start
+        self._last_extent = -1
+        try:
+            self._descriptor = os.open(partial.path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        except FileNotFoundError as error:
+            raise RasterWriteError(
+                f"the partial output {partial.path} is not there: the run was stopped, or this machine does not see that disk"
+            ) from error
+
+    @contextlib.contextmanager
+    def descriptor(self) -> Iterator[int]:
+        """The open descriptor, kept open for as long as the block runs.
+
+        A closed descriptor's number is given to the next file opened: a late thread would write into a stranger's file.
+        """
+        with self._changed:
+            if self._closed:
+                raise RasterWriteError(f"the partial output {self._partial.path} is closed: the run was stopped")
+            self._users += 1
+        try:
+            yield self._descriptor
+        finally:
+            with self._changed:
+                self._users -= 1
+                self._changed.notify_all()
+
+    def append(self, parts: Sequence[Buffer]) -> list[int]:
+        """See `PartialFile.append`."""
+        offsets: list[int] = []
+        with self.descriptor() as descriptor:
+            rest = list(parts)
+            while rest:
+                count, offset = self._reserve([_nbytes(part) for part in rest])
+                try:
+                    _write_all(descriptor, rest[:count], offset)
+                except OSError as error:
+                    raise RasterWriteError(
+                        f"cannot write {self._partial.target}: {error.strerror or error} "
+                        f"(writing {self._partial.path}, which is removed)"
+                    ) from error
+                for part in rest[:count]:
+                    offsets.append(offset)
+                    offset += _nbytes(part)
+                rest = rest[count:]
+        return offsets
+
+    def _reserve(self, sizes: Sequence[int]) -> tuple[int, int]:
+        """How many of the parts fit into the next run of free bytes, and where it begins; at least one."""
+        with self._changed:
+            if self._stop is None:
+                offset = self._next
+                self._next += sum(sizes)
+                return len(sizes), offset
+            while self._next + sizes[0] > self._stop:
+                self._claim()
+            offset, count = self._next, 0
+            for size in sizes:
+                if self._next + size > self._stop:
+                    break
+                self._next += size
+                count += 1
+            return count, offset
+
+    def _claim(self) -> None:
+        """Take the next free extent; one that follows on is joined to what is left of the last one."""
+        extent_nbytes = self._partial.extent_nbytes
+        assert extent_nbytes is not None
+        number = self._last_extent + 1
+        while not _create_exclusive(self._partial.claims / str(number)):
+            number += 1
+        self._last_extent = number
+        begin = self._partial.start + number * extent_nbytes
+        if begin != self._stop:
+            self._next = begin
+        self._stop = begin + extent_nbytes
+
+    def close(self) -> None:
+        """Refuse new users, wait for those at work, close."""
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            self._changed.wait_for(lambda: self._users == 0)
+        os.close(self._descriptor)
+
+
+_writers: dict[Path, _Writer] = {}
+_registry_lock = threading.Lock()
+
+
+def _writer(partial: PartialFile) -> _Writer:
+    """This process's writer of a partial file; those of outputs finished or discarded elsewhere are closed on the way."""
+    with _registry_lock:
+        writer = _writers.get(partial.path)
+        if writer is None:
+            for path in [path for path in _writers if not path.exists()]:
+                _writers.pop(path).close()
+            writer = _writers[partial.path] = _Writer(partial)
+        return writer
+
+
+def _create_exclusive(path: Path) -> bool:
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise RasterWriteError(f"cannot claim room in the output by creating {path}: {error.strerror or error}") from error
+    return True
+
+
+def _nbytes(part: Buffer) -> int:
+    return part.nbytes if isinstance(part, np.ndarray | memoryview) else len(part)
+
+
+def _write_all(descriptor: int, parts: Sequence[Buffer], offset: int) -> None:
+    """Write the parts one behind the other at ``offset``; a short write goes on where it stopped, until an error says why."""
+    total = sum(map(_nbytes, parts))
+    written = 0
+    if hasattr(os, "pwritev") and len(parts) <= IOV_MAX:
+        written = os.pwritev(descriptor, parts, offset)
+    if written < total:
+        rest = memoryview(b"".join(parts))[written:]
+        while rest:
+            count = _write_at(descriptor, rest, offset + written)
+            written += count
+            rest = rest[count:]
+
+
+if hasattr(os, "pwrite"):
+
+    def _write_at(descriptor: int, content: memoryview, offset: int) -> int:
+        return os.pwrite(descriptor, content, offset)
+
+    def _read_at(descriptor: int, nbytes: int, offset: int) -> bytes:
+        return os.pread(descriptor, nbytes, offset)
+
+else:  # pragma: no cover - platforms without positioned writes: a locked seek, then read or write
+    _seek_lock = threading.Lock()
+
+    def _write_at(descriptor: int, content: memoryview, offset: int) -> int:
+        with _seek_lock:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            return os.write(descriptor, content)
+
+    def _read_at(descriptor: int, nbytes: int, offset: int) -> bytes:
+        with _seek_lock:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            return os.read(descriptor, nbytes)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut; where a folder cannot be opened (some network disks) the rename stands anyway."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,346 @@
+"""GeoTIFF as a Sink: GDAL makes the header, workers make the tiles.
+
+Strategy. GDAL writes a sparse GeoTIFF of the right size into memory: every tag in it is GDAL's, no pixel is. Its directory is laid
+out as the header of the partial file. Workers encode tiles and append them wherever there is room; at the end the two arrays of tile
+offsets and byte counts are filled in and the file gets its name. So no tile is encoded twice, no lock of GDAL is held, and no
+other library decides what a GeoTIFF tag means.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.control import GroundControlPoint
+from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
+from rasterio.io import MemoryFile
+
+from daskraster.blocks.codecs import TileCodec
+from daskraster.blocks.tiling import cut_tiles
+from daskraster.errors import OptionError, RasterWriteError
+from daskraster.files import Buffer, PartialFile, writable_target
+from daskraster.formats import tiff
+from daskraster.formats.gdal import quiet_gdal
+from daskraster.formats.protocols import Receipt
+from daskraster.grid import Window, round_up
+from daskraster.metadata import Number, RasterMetadata
+from daskraster.options import PREDICTABLE, WriteOptions
+from daskraster.timing import stage, take
+
+DEFAULT_TILE = 512
+CLASSIC_NBYTES = 2**32  # classic TIFF has 32-bit addresses
+# Codecs may make noise larger than it was (LZW by up to half), and overviews add a third: BigTIFF well before either can matter.
+BIGTIFF_FROM_NBYTES = CLASSIC_NBYTES // 2
+MIN_EXTENT_NBYTES = 1 << 20
+MAX_EXTENT_NBYTES = 1 << 26
+GDAL_COMPRESSION = {"packbits": "PACKBITS", "lerc_deflate": "LERC_DEFLATE", "lerc_zstd": "LERC_ZSTD"}
+LERC_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
+class GeoTiffSink:
+    """One GeoTIFF to be written; see `daskraster.formats.protocols.Sink` for what may run where."""
+
+    target: Path
+    metadata: RasterMetadata
+    codec: TileCodec
+    tile_yx: tuple[int, int]
+    interleave: str
+    big: bool
+    partial: PartialFile | None = None
+    """The file under way; None before `start`."""
+
+    @property
+    def driver(self) -> str:
+        """GDAL's name of the format."""
+        return "GTiff"
+
+    @property
+    def block_multiple(self) -> tuple[int, int, int]:
+        """Bands, rows and columns at whose multiples blocks begin."""
+        return (self.metadata.shape[0] if self.interleave == "pixel" else 1, *self.tile_yx)
+
+    @property
+    def tile_counts_yx(self) -> tuple[int, int]:
+        """Rows and columns of tiles."""
+        rows, cols = self.metadata.grid.shape_yx
+        return -(-rows // self.tile_yx[0]), -(-cols // self.tile_yx[1])
+
+    @property
+    def tile_count(self) -> int:
+        """Tiles in the file."""
+        rows, cols = self.tile_counts_yx
+        return rows * cols * (1 if self.interleave == "pixel" else self.metadata.shape[0])
+
+    def start(self, *, many_processes: bool) -> GeoTiffSink:
+        """A sink with its partial file; see `Sink.start`."""
+        header = self._layout().header
+        return dataclasses.replace(
+            self,
+            partial=PartialFile.create(
+                self.target, header, extent_nbytes=self._extent_nbytes() if many_processes else None
+            ),
+        )
+
+    def put(self, block: NDArray[Any], window: Window, band_off: int, index: tuple[int, int, int]) -> Receipt:
+        """Encode and write the tiles of one block; see `Sink.put`."""
+        partial = self._started()
+        parts: list[Buffer] = []
+        numbers: list[int] = []
+        with stage("encode"):
+            for row, col, tile in cut_tiles(block, self.tile_yx):
+                row_col = window.row_off // self.tile_yx[0] + row, window.col_off // self.tile_yx[1] + col
+                for number, samples in self._samples(tile, band_off, row_col):
+                    parts.append(self._encode(samples, window))
+                    numbers.append(number)
+        with stage("write"):
+            offsets = partial.append(parts)
+        sizes = np.array([memoryview(part).nbytes for part in parts], dtype=np.int64)
+        if not self.big and max(offsets) + int(sizes.max()) >= CLASSIC_NBYTES:
+            raise RasterWriteError(f"{self.target} passes 4 GB, which classic TIFF cannot address; leave bigtiff= out, or give bigtiff=True")
+        return Receipt(
+            block=index,
+            tiles=np.array(numbers, dtype=np.int64),
+            offsets=np.array(offsets, dtype=np.int64),
+            sizes=sizes,
+            nbytes=block.nbytes,
+            seconds=take(),
+        )
+
+    def finish(self, receipts: Sequence[Receipt]) -> None:
+        """Fill in the tile arrays; see `Sink.finish`."""
+        partial = self._started()
+        offsets = np.zeros(self.tile_count, dtype=np.int64)
+        sizes = np.zeros(self.tile_count, dtype=np.int64)
+        for receipt in receipts:
+            offsets[receipt.tiles] = receipt.offsets
+            sizes[receipt.tiles] = receipt.sizes
+        missing = np.flatnonzero(sizes == 0)
+        if missing.size:
+            raise RasterWriteError(
+                f"{self.target} is not complete: {missing.size} of {self.tile_count} tiles were never written "
+                f"(the first is number {missing[0]}); nothing was published"
+            )
+        offsets = partial.close_gaps(offsets, sizes)
+        layout = self._layout()
+        for arrays, values in ((layout.offsets, offsets), (layout.byte_counts, sizes)):
+            partial.patch(arrays[0].position, arrays[0].encode(values))
+
+    def publish(self) -> int:
+        """Give the file its name; see `Sink.publish`."""
+        return self._started().publish()
+
+    def discard(self) -> None:
+        """Remove the partial file."""
+        if self.partial is not None:
+            self.partial.discard()
+
+    def discard_later(self) -> Callable[[], None]:
+        """`discard` without a reference to this sink."""
+        return self._started().discard
+
+    def _started(self) -> PartialFile:
+        if self.partial is None:
+            raise RuntimeError("GeoTiffSink.start() comes first")
+        return self.partial
+
+    def _samples(
+        self, tile: NDArray[Any], band_off: int, row_col: tuple[int, int]
+    ) -> list[tuple[int, NDArray[Any]]]:
+        """A tile ``(band, y, x)`` as the file stores it: its number and ``(y, x)`` or ``(y, x, band)``."""
+        rows, cols = self.tile_counts_yx
+        position = row_col[0] * cols + row_col[1]
+        if self.interleave == "pixel" and tile.shape[0] > 1:
+            return [(position, tile.transpose(1, 2, 0))]
+        return [((band_off + band) * rows * cols + position, samples) for band, samples in enumerate(tile)]
+
+    def _encode(self, samples: NDArray[Any], window: Window) -> Buffer:
+        try:
+            return self.codec.encode(samples)
+        except (RuntimeError, ValueError, TypeError) as error:  # what imagecodecs raises
+            raise RasterWriteError(
+                f"cannot encode a tile of {self.target} in {window} as {self.codec.compress}: {error}"
+            ) from error
+
+    def _extent_nbytes(self) -> int:
+        """Room a process claims at once: a small share of the file, never less than a few tiles."""
+        tile_nbytes = self.tile_yx[0] * self.tile_yx[1] * self.metadata.dtype.itemsize
+        if self.interleave == "pixel":
+            tile_nbytes *= self.metadata.shape[0]
+        share = min(max(self.metadata.nbytes // 64, MIN_EXTENT_NBYTES), MAX_EXTENT_NBYTES)
+        return max(share, 4 * tile_nbytes)
+
+    def _layout(self) -> tiff.Layout:
+        big, (directory,) = tiff.parse(_template(self.metadata, self._creation_options()))
+        nodata = self.metadata.bands[0].nodata
+        if nodata is not None:
+            # rasterio passes nodata as a double: 64-bit integers would lose digits.
+            directory[tiff.GDAL_NODATA] = tiff.Tag.ascii(_nodata_text(nodata))
+        # Our JPEG tiles carry their own tables.
+        directory.pop(tiff.JPEG_TABLES, None)
+        return tiff.lay_out([directory], big=big)
+
+    def _creation_options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "tiled": True,
+            "blockxsize": self.tile_yx[1],
+            "blockysize": self.tile_yx[0],
+            "interleave": self.interleave,
+            "bigtiff": "YES" if self.big else "NO",
+        }
+        compress = self.codec.compress
+        if compress != "none":
+            options["compress"] = GDAL_COMPRESSION.get(compress, compress.upper())
+        if compress in PREDICTABLE:
+            options["predictor"] = self.codec.predictor
+        if compress.startswith("lerc"):
+            options["max_z_error"] = self.codec.max_error
+        if compress == "jpeg":
+            options["photometric"] = "YCBCR" if self.codec.ycbcr else "MINISBLACK"
+        if compress == "webp" and self.codec.quality is None:
+            options["webp_lossless"] = True
+        return options
+
+
+def geotiff_sink(target: Path, metadata: RasterMetadata, options: WriteOptions) -> GeoTiffSink:
+    """A sink for one GeoTIFF, with every wish checked against what the format can hold.
+
+    Raises
+    ------
+    OptionError
+        The options clash with the dtype, the band count or each other, or GDAL refuses them.
+    RasterWriteError
+        The folder is missing or cannot be written to.
+    """
+    tile_yx = _tile_yx(metadata, options)
+    _check_codec(metadata, options)
+    _check_nodata(metadata)
+    sink = GeoTiffSink(
+        target=writable_target(target),
+        metadata=metadata,
+        codec=TileCodec(
+            compress=options.compress,
+            predictor=_predictor(metadata, options),
+            level=options.level,
+            quality=options.quality,
+            max_error=options.max_error,
+            ycbcr=options.compress == "jpeg" and options.interleave == "pixel" and metadata.shape[0] == 3,
+        ),
+        tile_yx=tile_yx,
+        interleave=options.interleave,
+        big=_is_big(metadata, options, target),
+    )
+    probe = dataclasses.replace(sink, metadata=_first_tile(metadata, tile_yx))
+    try:
+        probe._layout()
+    except RasterioError as error:
+        raise OptionError(f"GDAL cannot make {target} with {options.compress}, {metadata.dtype}, {metadata.shape[0]} bands: {error}") from error
+    return sink
+
+
+def _tile_yx(metadata: RasterMetadata, options: WriteOptions) -> tuple[int, int]:
+    if options.tile_yx is not None:
+        if any(size % 16 for size in options.tile_yx):
+            raise OptionError(f"blocksize={options.blocksize} does not fit GeoTIFF, whose tiles are multiples of 16 pixels")
+        return options.tile_yx
+    rows, cols = (min(DEFAULT_TILE, round_up(size, 16)) for size in metadata.grid.shape_yx)
+    return rows, cols
+
+
+def _check_codec(metadata: RasterMetadata, options: WriteOptions) -> None:
+    dtype, bands, compress = metadata.dtype, metadata.shape[0], options.compress
+    if compress.startswith("lerc") and str(dtype) not in LERC_TYPES:
+        raise OptionError(f"compress={compress!r} cannot hold {dtype}; it holds {', '.join(LERC_TYPES)}")
+    if compress in ("jpeg", "webp") and dtype != np.uint8:
+        raise OptionError(f"compress={compress!r} cannot hold {dtype}, only uint8")
+    if compress == "webp" and (options.interleave != "pixel" or bands not in (3, 4)):
+        raise OptionError(f"compress='webp' takes 3 or 4 bands with interleave='pixel', not {bands} with {options.interleave!r}")
+    if compress == "jpeg" and options.interleave == "pixel" and bands not in (1, 3):
+        raise OptionError(f"compress='jpeg' takes 1 or 3 bands with interleave='pixel', not {bands}; give interleave='band'")
+    if options.predictor == 3 and dtype.kind != "f":
+        raise OptionError(f"predictor=3 goes with float32 and float64, not with {dtype}; leave predictor= out")
+
+
+def _predictor(metadata: RasterMetadata, options: WriteOptions) -> int:
+    if options.predictor is not None:
+        return options.predictor
+    if options.compress not in PREDICTABLE:
+        return 1
+    return 3 if metadata.dtype.kind == "f" else 2
+
+
+def _check_nodata(metadata: RasterMetadata) -> None:
+    values = {_nodata_text(band.nodata) for band in metadata.bands if band.nodata is not None}
+    if len(values) > 1 or (values and any(band.nodata is None for band in metadata.bands)):
+        listed = ", ".join(f"band {number}: {band.nodata}" for number, band in enumerate(metadata.bands, 1))
+        raise OptionError(f"GeoTIFF holds one nodata value for all bands, the raster has {listed}; give nodata=")
+
+
+def _is_big(metadata: RasterMetadata, options: WriteOptions, target: Path) -> bool:
+    if options.bigtiff is not None:
+        if not options.bigtiff and options.compress == "none" and metadata.nbytes >= CLASSIC_NBYTES:
+            raise OptionError(f"bigtiff=False: {target} would have {metadata.nbytes} bytes, classic TIFF ends at 4 GB; leave bigtiff= out")
+        return options.bigtiff
+    return metadata.nbytes >= BIGTIFF_FROM_NBYTES
+
+
+def _first_tile(metadata: RasterMetadata, tile_yx: tuple[int, int]) -> RasterMetadata:
+    """The same raster, one tile large: enough to ask GDAL whether it takes the options."""
+    return dataclasses.replace(metadata, grid=metadata.grid.window_grid(Window(0, 0, *tile_yx)))
+
+
+def _nodata_text(nodata: Number) -> str:
+    return str(nodata) if isinstance(nodata, int) else f"{nodata:.17g}"
+
+
+def _template(metadata: RasterMetadata, creation_options: dict[str, Any]) -> bytes:
+    """A sparse GeoTIFF made by GDAL: every tag, no pixel. 200,000 x 200,000 x 4 bands: 39 ms, 7 MB."""
+    bands, rows, cols = metadata.shape
+    nodata = metadata.bands[0].nodata
+    georeference: dict[str, Any] = {}
+    if metadata.has_transform:
+        georeference["transform"] = metadata.grid.transform
+    if metadata.grid.crs is not None:
+        georeference["crs"] = rasterio.CRS.from_wkt(metadata.grid.crs.to_wkt())
+    with quiet_gdal(), MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff", SPARSE_OK="TRUE", ENDIANNESS="LITTLE", count=bands, height=rows, width=cols,
+            dtype=str(metadata.dtype), nodata=None if nodata is None else (0 if metadata.dtype.itemsize == 8 and metadata.dtype.kind in "iu" else nodata),
+            **georeference, **creation_options,
+        ) as dataset:  # fmt: skip
+            _describe(dataset, metadata)
+        return bytes(memory.getbuffer())
+
+
+def _describe(dataset: Any, metadata: RasterMetadata) -> None:
+    if metadata.tags:
+        dataset.update_tags(**metadata.tags)
+    bands = metadata.bands
+    if any(band.scale != 1 for band in bands):
+        dataset.scales = tuple(band.scale for band in bands)
+    if any(band.offset != 0 for band in bands):
+        dataset.offsets = tuple(band.offset for band in bands)
+    if any(band.units for band in bands):
+        dataset.units = tuple(band.units or "" for band in bands)
+    if all(band.color for band in bands):
+        dataset.colorinterp = tuple(ColorInterp[str(band.color)] for band in bands)
+    for number, band in enumerate(bands, 1):
+        if band.name:
+            dataset.set_band_description(number, band.name)
+        if band.tags:
+            dataset.update_tags(number, **band.tags)
+        if band.colormap:
+            dataset.write_colormap(number, dict(band.colormap))
+    if metadata.gcps and not metadata.has_transform:
+        points = [
+            GroundControlPoint(row=row, col=col, x=x, y=y, z=z, id=name, info=info)
+            for name, info, col, row, x, y, z in metadata.gcps
+        ]
+        dataset.gcps = (points, rasterio.CRS.from_wkt(metadata.gcp_wkt) if metadata.gcp_wkt else rasterio.CRS())

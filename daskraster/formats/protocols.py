@@ -1,0 +1,145 @@
+"""What a format promises: a `Source` serves windows, a `Sink` takes blocks.
+
+Both are descriptions, small and picklable: they hold a path and options, never an open handle, so that they travel to any worker
+and open there on first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskraster.grid import Window
+
+
+class Source(Protocol):
+    """Something that serves windows of pixels: a file, or a description of one made of files.
+
+    Threads: `read` may run in any number of them at once. Pickling: always. A source is immutable and hashable; two equal
+    sources give equal pixels.
+    """
+
+    @property
+    def name(self) -> str:
+        """What messages call it, usually the path."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Bands, rows, columns."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Pixel type of every window."""
+
+    @property
+    def tile_yx(self) -> tuple[int, int]:
+        """Rows and columns that are decoded together; windows of whole tiles are the cheapest."""
+
+    @property
+    def token(self) -> str:
+        """Differs as soon as the pixels may: for a file from path, size, mtime in ns and inode."""
+
+    def read(self, window: Window, bands: tuple[int, ...]) -> NDArray[Any]:
+        """Pixels of a window inside the raster.
+
+        Parameters
+        ----------
+        window
+            Inside ``shape``; not empty.
+        bands
+            Numbers from 1, in the order wanted.
+
+        Returns
+        -------
+        A new array ``(band, y, x)`` of ``dtype`` that the caller owns.
+
+        Raises
+        ------
+        RasterReadError
+            The file is gone, changed since it was opened, or damaged in this window.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What is left of a block once it lies in the file: a few numbers a tile, never pixels."""
+
+    block: tuple[int, int, int]
+    """Index of the block: band, row, column."""
+    tiles: NDArray[np.int64]
+    """Number of each tile in the file, in the order of the format's index."""
+    offsets: NDArray[np.int64]
+    """Where each tile's bytes begin."""
+    sizes: NDArray[np.int64]
+    """How many bytes each tile has."""
+    nbytes: int
+    """Bytes of the block's pixels in memory."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds of each stage (read, function, encode, write) in the thread that did the block."""
+
+
+class Sink(Protocol):
+    """Something that takes blocks in any order, from any thread or process, and becomes one file at the end.
+
+    `put` may run anywhere and more than once for a block: every region of the file is written once, a repeated block goes
+    elsewhere, and the receipt given to `finish` last decides. The other methods run once each, in the process that leads the run.
+    """
+
+    @property
+    def target(self) -> Path:
+        """The file to be."""
+
+    @property
+    def driver(self) -> str:
+        """GDAL's name of the format."""
+
+    @property
+    def block_multiple(self) -> tuple[int, int, int]:
+        """Blocks must begin at multiples of this (band, y, x): the tiles of the file. All bands where a tile holds all of them."""
+
+    def start(self, *, many_processes: bool) -> Sink:
+        """A sink with its partial file created, ready for `put`; ``many_processes`` says whether others will write too.
+
+        Raises
+        ------
+        RasterWriteError
+            The file cannot be created.
+        """
+
+    def put(self, block: NDArray[Any], window: Window, band_off: int, index: tuple[int, int, int]) -> Receipt:
+        """Encode a block ``(band, y, x)``, whose first band is number ``band_off`` from 0, and write its bytes.
+
+        Raises
+        ------
+        RasterWriteError
+            The codec refused a tile or the disk the bytes; the message names the window.
+        """
+
+    def finish(self, receipts: Sequence[Receipt]) -> None:
+        """Check that every tile is there, and complete the partial file.
+
+        Raises
+        ------
+        RasterWriteError
+            Tiles are missing, or the disk refused.
+        """
+
+    def publish(self) -> int:
+        """Give the finished file its name; return its size in bytes.
+
+        Raises
+        ------
+        RasterWriteError
+            The last flush or the rename failed.
+        """
+
+    def discard(self) -> None:
+        """Remove every trace of the run; harmless when it has been published."""
+
+    def discard_later(self) -> Callable[[], None]:
+        """`discard` as a function that does not keep the sink alive."""

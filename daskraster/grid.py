@@ -1,0 +1,162 @@
+"""Where pixels lie: windows in pixels, grids on the Earth.
+
+Ground floor: knows affine and pyproj, nothing of arrays or files.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pyproj
+from affine import Affine
+
+# Two grids are taken as one while every corner lies within this share of a pixel: coordinates that went through text or float32
+# differ by less, a real misregistration by more.
+CORNER_TOLERANCE_PIXELS = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A rectangle of pixels; row 0, column 0 is the upper left pixel of the array.
+
+    >>> Window(0, 512, 512, 512).grow((5, 5)).clip(Window(0, 0, 1024, 1024))
+    Window(row_off=0, col_off=507, height=517, width=517)
+    """
+
+    row_off: int
+    """First row."""
+    col_off: int
+    """First column."""
+    height: int
+    """Number of rows."""
+    width: int
+    """Number of columns."""
+
+    @property
+    def row_stop(self) -> int:
+        """First row below the window."""
+        return self.row_off + self.height
+
+    @property
+    def col_stop(self) -> int:
+        """First column right of the window."""
+        return self.col_off + self.width
+
+    @property
+    def shape_yx(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.height, self.width
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """The window as slices of the last two axes."""
+        return slice(self.row_off, self.row_stop), slice(self.col_off, self.col_stop)
+
+    def grow(self, halo_yx: tuple[int, int]) -> Window:
+        """This window with ``halo_yx`` more pixels on every side; it may leave the raster (see `clip`)."""
+        rows, cols = halo_yx
+        return Window(self.row_off - rows, self.col_off - cols, self.height + 2 * rows, self.width + 2 * cols)
+
+    def clip(self, outer: Window) -> Window:
+        """The part of this window inside ``outer``; height or width 0 where there is none."""
+        top, left = max(self.row_off, outer.row_off), max(self.col_off, outer.col_off)
+        bottom, right = min(self.row_stop, outer.row_stop), min(self.col_stop, outer.col_stop)
+        return Window(top, left, max(bottom - top, 0), max(right - left, 0))
+
+    def shift(self, rows: int, cols: int) -> Window:
+        """The same rectangle, moved down by ``rows`` and right by ``cols``."""
+        return Window(self.row_off + rows, self.col_off + cols, self.height, self.width)
+
+    def relative_to(self, outer: Window) -> Window:
+        """This window in the pixel coordinates of ``outer``, a window of the same raster."""
+        return self.shift(-outer.row_off, -outer.col_off)
+
+    def snap(self, tile_yx: tuple[int, int]) -> Window:
+        """The smallest window of whole tiles that holds this one.
+
+        >>> Window(500, 0, 20, 10).snap((512, 256))
+        Window(row_off=0, col_off=0, height=1024, width=256)
+        """
+        top, left = self.row_off // tile_yx[0] * tile_yx[0], self.col_off // tile_yx[1] * tile_yx[1]
+        bottom, right = round_up(self.row_stop, tile_yx[0]), round_up(self.col_stop, tile_yx[1])
+        return Window(top, left, bottom - top, right - left)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A raster's pixels on the Earth: CRS, affine transform, rows and columns."""
+
+    crs: pyproj.CRS | None
+    """Coordinate reference system; None where the raster has none."""
+    transform: Affine
+    """From (column, row) of a pixel's upper left corner to (x, y), in units of the CRS; identity where there is none."""
+    shape_yx: tuple[int, int]
+    """Rows and columns."""
+
+    def window_grid(self, window: Window) -> Grid:
+        """The grid of a window of this grid."""
+        return Grid(self.crs, window_transform(self.transform, window), window.shape_yx)
+
+    def difference(self, other: Grid) -> str | None:
+        """What makes two grids differ, in words, or None where they are one grid.
+
+        One grid: equal CRS (as pyproj compares them), equal shape, and all four corners within 0.01 pixel.
+        """
+        if self.shape_yx != other.shape_yx:
+            return "their sizes differ"
+        if self.crs != other.crs:
+            return "their CRS differ"
+        distance = self._corner_distance(other)
+        if not distance <= CORNER_TOLERANCE_PIXELS:
+            return f"their corners lie up to {distance:.3g} pixels apart"
+        return None
+
+    def _corner_distance(self, other: Grid) -> float:
+        """Largest distance of two matching corners, in pixels of this grid."""
+        rows, cols = self.shape_yx
+        to_pixels = ~self.transform
+        return max(
+            math.dist(to_pixels @ (other.transform @ corner), corner)
+            for corner in ((0, 0), (cols, 0), (0, rows), (cols, rows))
+        )
+
+    def __str__(self) -> str:
+        """One line for messages: size, CRS, corner, pixel size."""
+        rows, cols = self.shape_yx
+        t = self.transform
+        rotation = f", rotation ({t.b:.10g}, {t.d:.10g})" if t.b or t.d else ""
+        crs = "no CRS" if self.crs is None else crs_name(self.crs)
+        return (
+            f"{cols} x {rows} pixels, {crs}, upper left corner ({t.c:.10g}, {t.f:.10g}), "
+            f"pixel size ({t.a:.10g}, {t.e:.10g}){rotation}"
+        )
+
+
+def crs_name(crs: pyproj.CRS) -> str:
+    """``EPSG:32630`` where there is such a code, else the CRS's own name."""
+    authority = crs.to_authority()
+    return ":".join(authority) if authority else str(crs.name)
+
+
+def window_transform(transform: Affine, window: Window) -> Affine:
+    """The transform of a window of a raster with ``transform``."""
+    return transform * Affine.translation(window.col_off, window.row_off)
+
+
+def round_up(value: int, step: int) -> int:
+    """The smallest multiple of ``step`` not below ``value``.
+
+    Postcondition: ``result % step == 0 and value <= result < value + step``.
+    """
+    return -(-value // step) * step
+
+
+def split_axis(length: int, size: int) -> tuple[int, ...]:
+    """Chunk sizes of an axis cut every ``size`` pixels; the last may be shorter.
+
+    >>> split_axis(250, 100)
+    (100, 100, 50)
+    """
+    full, rest = divmod(length, size)
+    return (size,) * full + ((rest,) if rest else ())

@@ -1,0 +1,1 @@
+"""xarray and dask: builds lazy arrays from sources; computes and writes nothing."""

@@ -1,0 +1,358 @@
+"""Between DataArray and raster: what an array says about its grid, nodata, names, and how to say it.
+
+Conventions are rioxarray's, so that ``.rio`` works on everything that comes out and everything rioxarray made can go in:
+coordinates ``x`` and ``y`` at pixel centres, ``spatial_ref`` with CRS and GeoTransform, ``_FillValue`` in attrs (in encoding where
+pixels are masked), ``long_name``, ``scale_factor``, ``add_offset``, ``units``, and tags as further attrs. Three attrs are our own:
+``nodatavals`` where bands differ in nodata, ``colormap``, ``band_tags``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pyproj
+import rioxarray  # noqa: F401 - gives DataArrays their .rio
+import xarray as xr
+from affine import Affine
+from numpy.typing import NDArray
+
+from daskraster.errors import RasterArrayError
+from daskraster.grid import Grid
+from daskraster.lazy.sources import SourceView, auto_chunks, source_of
+from daskraster.metadata import BandMetadata, Number, RasterMetadata, without_derived
+
+# Coordinates that went through float32 miss their place by less than this share of a pixel, an irregular axis by more.
+SPACING_TOLERANCE_PIXELS = 0.1
+# Coordinates this near (in pixels, over the whole axis) to the GeoTransform's are that transform, to its last digit.
+SAME_PIXEL = 1e-3
+
+FILL_ATTRS = ("_FillValue", "missing_value", "fill_value", "nodata")
+BAND_ATTRS = ("long_name", "scale_factor", "add_offset", "scales", "offsets", "units", "nodatavals", "colormap", "band_tags", "colors", "thematic")
+NO_TAGS = (*FILL_ATTRS, *BAND_ATTRS, "grid_mapping", "transform", "crs", "is_tiled", "res", "gcps", "gcp_wkt")
+
+
+@dataclass(frozen=True, slots=True)
+class Raster:
+    """A DataArray seen as a raster."""
+
+    array: xr.DataArray
+    """As the user gave it."""
+    data: da.Array
+    """Its pixels as ``(band, y, x)``."""
+    grid: Grid
+    has_transform: bool
+    view: SourceView | None
+    """What the pixels are read from, where they are a plain rectangle of a source."""
+    name: str
+    """What messages call it."""
+
+    @property
+    def nodata(self) -> Number | None:
+        """The value that stands for "no data" in the array's own pixels: NaN where it is masked."""
+        if encoded_nodata(self.array) is not None:
+            return float("nan")
+        return _nodata_values(self.array, self.data.shape[0])[0]
+
+
+def as_raster(array: xr.DataArray, name: str = "the raster") -> Raster:
+    """A DataArray as a raster; nothing is computed.
+
+    Parameters
+    ----------
+    array
+        Dims ``(band, y, x)`` in any order, or ``(y, x)``; dask or NumPy inside.
+    name
+        What messages call it where it has no name of its own.
+
+    Raises
+    ------
+    RasterArrayError
+        It is no DataArray, has other dims, no pixels, or coordinates that are not evenly spaced.
+    """
+    if not isinstance(array, xr.DataArray):
+        raise RasterArrayError(f"{name} is a {type(array).__name__}, not an xarray.DataArray; open a file with open_raster, pick a variable of a Dataset")
+    y_dim, x_dim, others = _dims(array, name)
+    if not array.size:
+        raise RasterArrayError(f"{name} has no pixels: its shape is {array.shape}")
+    ordered = array.transpose(*others, y_dim, x_dim)
+    data = ordered.data if isinstance(ordered.data, da.Array) else _from_numpy(np.asarray(ordered.data))
+    view = source_of(data)
+    grid, has_transform = grid_of(array, y_dim, x_dim, name)
+    return Raster(
+        array=array,
+        data=data if data.ndim == 3 else data[np.newaxis],
+        grid=grid,
+        has_transform=has_transform,
+        view=view,
+        name=view.source.name if view is not None else (str(array.name) if array.name is not None else name),
+    )
+
+
+def _dims(array: xr.DataArray, name: str) -> tuple[str, str, list[Any]]:
+    pairs = [("y", "x"), ("latitude", "longitude"), ("lat", "lon")]
+    for y_dim, x_dim in pairs:
+        if y_dim in array.dims and x_dim in array.dims:
+            break
+    else:
+        try:
+            y_dim, x_dim = array.rio.y_dim, array.rio.x_dim
+        except Exception as error:
+            raise RasterArrayError(f"{name} has dims {array.dims}; a raster has (band, y, x) or (y, x)") from error
+    others = [dim for dim in array.dims if dim not in (y_dim, x_dim)]
+    if len(others) > 1:
+        raise RasterArrayError(
+            f"{name} has dims {array.dims}; a raster has one dimension beside {y_dim} and {x_dim}: select or stack the others, as in array.isel({others[0]}=0)"
+        )
+    return y_dim, x_dim, others
+
+
+def _from_numpy(values: NDArray[Any]) -> da.Array:
+    shape = values.shape if values.ndim == 3 else (1, *values.shape)
+    rows, cols = auto_chunks((shape[0], shape[1], shape[2]), values.dtype, (1, 1))
+    # name=False: a token would hash all pixels.
+    return da.from_array(values.reshape(shape), chunks=((shape[0],), rows, cols), name=False)
+
+
+def grid_of(array: xr.DataArray, y_dim: str, x_dim: str, name: str) -> tuple[Grid, bool]:
+    """The grid an array's coordinates tell, and whether they tell one (else pixels are counted).
+
+    Coordinates win over the stored GeoTransform, since slicing changes only them; where they lie on its grid, its digits are used.
+    """
+    crs = array.rio.crs
+    stored = _stored_transform(array)
+    shape_yx = (array.sizes[y_dim], array.sizes[x_dim])
+    x, y = (_axis(array, dim, name) for dim in (x_dim, y_dim))
+    if x is None or y is None:
+        transform = stored or Affine.identity()
+    elif stored is not None and (stored.b or stored.d):
+        # A rotated grid has pixel coordinates (0.5, 1.5, ..): they say which part of the stored grid this is.
+        transform = stored * Affine.translation(round(x.first - 0.5), round(y.first - 0.5))
+    else:
+        x_step = x.step or (stored.a if stored else 1.0)
+        y_step = y.step or (stored.e if stored else (1.0 if stored is None and crs is None else -abs(x_step)))
+        transform = Affine.translation(x.first - x_step / 2, y.first - y_step / 2) * Affine.scale(x_step, y_step)
+        if stored is not None:
+            transform = _on_stored(transform, stored, shape_yx)
+    projected = pyproj.CRS.from_wkt(crs.to_wkt()) if crs is not None else None
+    has_transform = projected is not None or not transform.is_identity
+    return Grid(projected, transform, shape_yx), has_transform
+
+
+def _stored_transform(array: xr.DataArray) -> Affine | None:
+    mapping = array.coords.get(array.rio.grid_mapping)
+    text = None if mapping is None else mapping.attrs.get("GeoTransform")
+    return None if text is None else Affine.from_gdal(*map(float, str(text).split()))
+
+
+def _on_stored(transform: Affine, stored: Affine, shape_yx: tuple[int, int]) -> Affine:
+    """The stored transform moved by whole pixels, where coordinates agree with it over the whole array; else ``transform``."""
+    corner = ~stored @ (transform.c, transform.f)
+    opposite = ~stored @ (transform @ (shape_yx[1], shape_yx[0]))
+    col, row = round(corner[0]), round(corner[1])
+    errors = (corner[0] - col, corner[1] - row, opposite[0] - col - shape_yx[1], opposite[1] - row - shape_yx[0])
+    return stored * Affine.translation(col, row) if max(map(abs, errors)) < SAME_PIXEL else transform
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    first: float
+    step: float | None
+
+
+def _axis(array: xr.DataArray, dim: str, name: str) -> _Axis | None:
+    if dim not in array.coords or array.coords[dim].ndim != 1:
+        return None
+    values = np.asarray(array.coords[dim].values)
+    if values.dtype.kind not in "iuf":
+        return None
+    values = values.astype(np.float64)
+    if len(values) == 1:
+        return _Axis(float(values[0]), None)
+    step = float(values[-1] - values[0]) / (len(values) - 1)
+    even = values[0] + step * np.arange(len(values))
+    if not step or not np.all(np.abs(values - even) <= SPACING_TOLERANCE_PIXELS * abs(step)):
+        raise RasterArrayError(f"the {dim} coordinates of {name} are not evenly spaced; a raster's pixels are all of one size: interpolate or reproject first")
+    return _Axis(float(values[0]), step)
+
+
+def encoded_nodata(array: xr.DataArray) -> Number | None:
+    """The nodata value of the file, where the array has NaN instead (opened with ``masked=True``)."""
+    if array.dtype.kind != "f":
+        return None
+    for key in FILL_ATTRS:
+        value = array.encoding.get(key)
+        if value is not None:
+            return _number(value)
+    return None
+
+
+def _nodata_values(array: xr.DataArray, count: int) -> list[Number | None]:
+    several = array.attrs.get("nodatavals")
+    if several is not None and len(several) == count and len(set(map(repr, several))) > 1:
+        return [None if value is None else _number(value) for value in several]
+    for key in FILL_ATTRS:
+        value = array.attrs.get(key)
+        if value is not None:
+            return [_number(value)] * count
+    encoded = encoded_nodata(array)
+    return [encoded] * count
+
+
+def _number(value: Any) -> Number:
+    value = np.asarray(value).reshape(-1)[0].item()
+    return value if isinstance(value, int | float) else float(value)
+
+
+def metadata_of(raster: Raster) -> RasterMetadata:
+    """What an array says of itself, band by band; nothing is looked up anywhere else."""
+    array, count = raster.array, raster.data.shape[0]
+    attrs = array.attrs
+    names = _per_band(attrs.get("long_name"), count)
+    if names == [None] * count:
+        labels = next((array.coords[dim].values for dim in array.dims if dim in array.coords and dim not in ("y", "x") and array.coords[dim].dtype.kind in "UOT"), None)
+        names = [str(label) for label in labels] if labels is not None and len(labels) == count else names
+    scales = _per_band(attrs.get("scales", attrs.get("scale_factor")), count)
+    offsets = _per_band(attrs.get("offsets", attrs.get("add_offset")), count)
+    units = _per_band(attrs.get("units"), count)
+    colors = _per_band(attrs.get("colors"), count)
+    tags = attrs.get("band_tags") or [{}] * count
+    colormap = attrs.get("colormap") if count == 1 else None
+    nodata = _nodata_values(array, count)
+    return RasterMetadata(
+        grid=raster.grid,
+        dtype=raster.data.dtype,
+        bands=[
+            BandMetadata(
+                nodata=nodata[band],
+                name=None if names[band] is None else str(names[band]),
+                scale=1.0 if scales[band] is None else float(scales[band]),
+                offset=0.0 if offsets[band] is None else float(offsets[band]),
+                units=units[band],
+                color=colors[band],
+                colormap=colormap,
+                thematic=bool(attrs.get("thematic", False)),
+                tags=without_derived(tags[band]) if len(tags) == count else {},
+            )
+            for band in range(count)
+        ],
+        tags=without_derived({str(key): str(value) for key, value in attrs.items() if key not in NO_TAGS and _is_tag(value)}),
+        has_transform=raster.has_transform,
+        gcps=attrs.get("gcps", ()),
+        gcp_wkt=attrs.get("gcp_wkt", ""),
+    )
+
+
+def _per_band(value: Any, count: int) -> list[Any]:
+    """A value for each band from one for all, or a sequence of as many as there are bands; None where it does not fit."""
+    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
+        return list(value) if len(value) == count else [None] * count
+    return [value] * count
+
+
+def _is_tag(value: Any) -> bool:
+    return isinstance(value, str | int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def band_attrs(metadata: RasterMetadata, *, masked: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Attrs and encoding that say what ``metadata`` says, each only where there is something to say."""
+    bands = metadata.bands
+    attrs: dict[str, Any] = dict(metadata.tags)
+    encoding: dict[str, Any] = {}
+    if any(band.name for band in bands):
+        attrs["long_name"] = _one_or_all([band.name or "" for band in bands])
+    for key, several, values in (
+        ("scale_factor", "scales", [band.scale for band in bands]),
+        ("add_offset", "offsets", [band.offset for band in bands]),
+    ):
+        neutral = 1.0 if key == "scale_factor" else 0.0
+        if len(set(values)) > 1:
+            attrs[several] = tuple(values)
+        elif values[0] != neutral:
+            attrs[key] = values[0]
+    if any(band.units for band in bands):
+        attrs["units"] = _one_or_all([band.units or "" for band in bands])
+    nodata = [band.nodata for band in bands]
+    if nodata[0] is not None:
+        (encoding if masked else attrs)["_FillValue"] = nodata[0] if masked else _pixel(nodata[0], metadata.dtype)
+    if len(set(map(repr, nodata))) > 1:
+        attrs["nodatavals"] = tuple(nodata)
+    if any(band.color for band in bands):
+        attrs["colors"] = tuple(band.color for band in bands)
+    if bands[0].colormap and len(bands) == 1:
+        attrs["colormap"] = dict(bands[0].colormap)
+    if any(band.thematic for band in bands):
+        attrs["thematic"] = True
+    if any(band.tags for band in bands):
+        attrs["band_tags"] = tuple(dict(band.tags) for band in bands)
+    if metadata.gcps:
+        attrs["gcps"], attrs["gcp_wkt"] = tuple(metadata.gcps), metadata.gcp_wkt
+    return attrs, encoding
+
+
+def _one_or_all(values: Sequence[str]) -> Any:
+    return values[0] if len(set(values)) == 1 else tuple(values)
+
+
+def _pixel(value: Number, dtype: np.dtype[Any]) -> Any:
+    """A nodata value in the pixels' own type, as rioxarray gives it; left a plain number where the type cannot hold it."""
+    if dtype.kind in "iu" and not (value == int(value) and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max):
+        return value
+    return dtype.type(value)
+
+
+def coordinates(grid: Grid, *, has_transform: bool, bands: Sequence[int]) -> dict[str, Any]:
+    """Coordinates of a new array: band numbers, and pixel centres of a grid that is not rotated, else pixel numbers."""
+    rows, cols = grid.shape_yx
+    transform = Affine.identity() if grid.transform.b or grid.transform.d else grid.transform
+    if not has_transform:
+        transform = Affine.identity()
+    return {
+        "band": np.asarray(bands, dtype=np.int64),
+        "y": transform.f + transform.e * (np.arange(rows) + 0.5),
+        "x": transform.c + transform.a * (np.arange(cols) + 0.5),
+    }
+
+
+def new_array(data: da.Array, metadata: RasterMetadata, *, masked: bool, bands: Sequence[int], name: str | None = None) -> xr.DataArray:
+    """A DataArray ``(band, y, x)`` that says everything in ``metadata``."""
+    attrs, encoding = band_attrs(metadata, masked=masked)
+    array = xr.DataArray(
+        data,
+        dims=("band", "y", "x"),
+        coords=coordinates(metadata.grid, has_transform=metadata.has_transform, bands=bands),
+        attrs=attrs,
+        name=name,
+    )
+    array.encoding = encoding
+    return georeferenced(array, metadata.grid, has_transform=metadata.has_transform)
+
+
+def georeferenced(array: xr.DataArray, grid: Grid, *, has_transform: bool) -> xr.DataArray:
+    """The array with ``spatial_ref`` for a grid; encoding kept."""
+    encoding = dict(array.encoding)
+    if grid.crs is not None:
+        array = array.rio.write_crs(grid.crs.to_wkt())
+    if has_transform:
+        array = array.rio.write_transform(grid.transform)
+    array.encoding = {**encoding, **{key: value for key, value in array.encoding.items() if key == "grid_mapping"}}
+    return array
+
+
+def like(data: da.Array, template: Raster, attrs: Mapping[str, Any], encoding: Mapping[str, Any]) -> xr.DataArray:
+    """A DataArray ``(band, y, x)`` on the grid of ``template``, its coordinates taken over as they are."""
+    array = template.array
+    y_dim, x_dim = (dim for dim in _dims(array, template.name)[:2])
+    coords: dict[Any, Any] = {"band": np.arange(1, data.shape[0] + 1)}
+    for new, old in (("y", y_dim), ("x", x_dim)):
+        if old in array.coords and array.coords[old].ndim == 1:
+            coords[new] = (new, array.coords[old].values, array.coords[old].attrs)
+    mapping = array.rio.grid_mapping
+    if mapping in array.coords:
+        coords[mapping] = ((), array.coords[mapping].values, array.coords[mapping].attrs)
+    result = xr.DataArray(data, dims=("band", "y", "x"), coords=coords, attrs=dict(attrs))
+    result.encoding = {**encoding, **({"grid_mapping": mapping} if mapping in coords else {})}
+    return result

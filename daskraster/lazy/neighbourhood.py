@@ -1,0 +1,424 @@
+"""The user's function on every block and its halo.
+
+Strategy. Each raster becomes an array of haloed blocks in one of two ways: read with the halo, where its pixels still are a rectangle
+of a source, or by `dask.array.overlap`, which exchanges neighbours in the graph. From there on both are the same: one Blockwise
+step pads what leaves the raster, calls the function, checks and trims the result. dask fuses that step with the reading before it
+and the writing after it into one task a block. ::
+
+    +-------------------+        the function gets block + halo,
+    |  halo             |        (band, y, x) in the raster's dtype;
+    |   +-----------+   |        its result has the same height and width;
+    |   |   block   |   |        the halo is cut off.
+    |   +-----------+   |
+    +-------------------+
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pyproj
+import xarray as xr
+from affine import Affine
+from dask.array.overlap import ensure_minimum_chunksize
+from dask.array.overlap import overlap as exchange_halos
+from dask.base import tokenize
+from numpy.typing import NDArray
+
+from daskraster.errors import BlockResultError, GridMismatchError, OptionError, RasterArrayError
+from daskraster.grid import Window, window_transform
+from daskraster.lazy.arrays import NO_TAGS, Raster, as_raster, like
+from daskraster.lazy.sources import BlockWindows, ChunksYX, source_array
+from daskraster.metadata import DERIVED_TAG_PREFIXES, Number
+from daskraster.options import check_nodata
+from daskraster.timing import stage
+
+BOUNDARIES = ("none", "nearest", "reflect", "nodata", "source")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """What a function asked for with ``with_block=True`` learns about the block it works on."""
+
+    window: Window
+    """The block without halo, in pixels of the raster."""
+    window_with_halo: Window
+    """The block as the function gets it; with a ``boundary`` it may reach beyond the raster."""
+    transform: Affine
+    """From (column, row) of the array the function gets to (x, y)."""
+    crs: pyproj.CRS | None
+    """CRS of the grid."""
+    nodata: tuple[Number | None, ...]
+    """Of each input raster, as it stands in the pixels."""
+    index: tuple[int, int]
+    """Row and column of the block among the blocks."""
+    count: tuple[int, int]
+    """Rows and columns of blocks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Output:
+    """What the function is due to return for one output."""
+
+    bands: int | None
+    dtype: np.dtype[Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    """The function, wrapped: pads, calls, checks, trims. Sent to the workers with every task, so it holds only small things."""
+
+    func: Callable[..., Any]
+    kwargs: Mapping[str, Any]
+    windows: BlockWindows
+    boundary: str
+    fills: tuple[Number | None, ...]
+    """Padding value of each raster, where the boundary is a value."""
+    outputs: tuple[_Output, ...]
+    several: bool
+    """Whether the function returns a sequence of outputs."""
+    names: tuple[str, ...]
+    place: tuple[Affine, pyproj.CRS | None, tuple[Number | None, ...]] | None = None
+    """For ``with_block``: the raster's transform, CRS and nodata."""
+
+    def __call__(self, *blocks: NDArray[Any], block_id: tuple[int, ...]) -> Any:
+        """Haloed blocks in, trimmed result (or tuple of results) out."""
+        row, col = block_id[-2:]
+        core = self.windows.core(row, col)
+        window = self.windows.haloed(row, col)
+        if self.boundary not in ("none", "source"):
+            wanted = core.grow(self.windows.halo_yx)
+            blocks = tuple(
+                _pad(block, window, wanted, self.boundary, fill) for block, fill in zip(blocks, self.fills, strict=True)
+            )
+            window = wanted
+        with stage("function"):
+            try:
+                returned = self.func(*blocks, *self._block(core, window, row, col), **self.kwargs)
+            except Exception as error:
+                error.add_note(f"raised by {function_name(self.func)} {self._where(core, window, row, col)}")
+                raise
+        results = self._split(returned, core, window, row, col)
+        trim = (slice(None), *core.relative_to(window).slices)
+        trimmed = tuple(result[trim] for result in results)
+        return trimmed if self.several else trimmed[0]
+
+    def _block(self, core: Window, window: Window, row: int, col: int) -> tuple[Block, ...]:
+        if self.place is None:
+            return ()
+        transform, crs, nodata = self.place
+        counts = tuple(map(len, self.windows.chunks_yx))
+        return (
+            Block(
+                window=core,
+                window_with_halo=window,
+                transform=window_transform(transform, window),
+                crs=crs,
+                nodata=nodata,
+                index=(row, col),
+                count=(counts[0], counts[1]),
+            ),
+        )
+
+    def _split(self, returned: Any, core: Window, window: Window, row: int, col: int) -> list[NDArray[Any]]:
+        """The function's results as ``(band, y, x)``, each checked against what is due."""
+        where = self._where(core, window, row, col)
+        name = function_name(self.func)
+        if not self.several:
+            returned = (returned,)
+        elif not isinstance(returned, tuple | list) or len(returned) != len(self.outputs):
+            came = f"{len(returned)} of them" if isinstance(returned, tuple | list) else type(returned).__name__
+            raise BlockResultError(f"{name} is due to return a tuple of {len(self.outputs)} arrays, came: {came}; {where}")
+        return [
+            _checked(result, due, window.shape_yx, f"{name} {where}")
+            for result, due in zip(returned, self.outputs, strict=True)
+        ]
+
+    def _where(self, core: Window, window: Window, row: int, col: int) -> str:
+        rows, cols = map(len, self.windows.chunks_yx)
+        halo = "" if window == core else f" (with halo: {window})"
+        return f"in {core}{halo}, block ({row}, {col}) of ({rows}, {cols}), of {', '.join(self.names)}"
+
+
+def _checked(result: Any, due: _Output, shape_yx: tuple[int, int], what: str) -> NDArray[Any]:
+    if isinstance(result, np.ma.MaskedArray):
+        raise BlockResultError(f"{what}: came a masked array, whose mask would be lost; return result.filled(nodata)")
+    array = np.asarray(result)
+    if array.ndim == 2:
+        array = array[np.newaxis]
+    if array.ndim != 3 or array.shape[1:] != shape_yx or (due.bands is not None and array.shape[0] != due.bands):
+        bands = "band" if due.bands is None else due.bands
+        raise BlockResultError(f"{what}: due is an array of shape ({bands}, {shape_yx[0]}, {shape_yx[1]}) or {shape_yx}, came {np.shape(result)}")
+    if array.dtype.kind not in "biufc":
+        raise BlockResultError(f"{what}: came an array of dtype {array.dtype}, which holds no pixels")
+    if due.dtype is not None and array.dtype != due.dtype:
+        raise BlockResultError(f"{what}: due is dtype {due.dtype}, came {array.dtype}; convert in the function, or declare dtype={str(array.dtype)!r}")
+    return array
+
+
+def _pad(block: NDArray[Any], window: Window, wanted: Window, boundary: str, fill: Number | None) -> NDArray[Any]:
+    """The block with what its halo misses beyond the raster's edge."""
+    rows = (window.row_off - wanted.row_off, wanted.row_stop - window.row_stop)
+    cols = (window.col_off - wanted.col_off, wanted.col_stop - window.col_stop)
+    if not any((*rows, *cols)):
+        return block
+    widths = ((0, 0), rows, cols)
+    if fill is not None:
+        return np.pad(block, widths, mode="constant", constant_values=fill)
+    # "reflect" as SciPy and dask mean it: the edge pixel is repeated, d c b a | a b c d | d c b a
+    return np.pad(block, widths, mode="edge" if boundary == "nearest" else "symmetric")
+
+
+def apply(
+    func: Callable[..., Any],
+    *rasters: xr.DataArray,
+    overlap: int | tuple[int, int] = 0,
+    boundary: str | Number = "none",
+    dtype: Any = None,
+    bands: int | Sequence[int] | None = None,
+    outputs: int = 1,
+    with_block: bool = False,
+    kwargs: Mapping[str, Any] | None = None,
+) -> Any:
+    """Your function on every block of one or several rasters, with a halo; lazy.
+
+    Parameters
+    ----------
+    func
+        Called as ``func(block, ...)`` with one NumPy array ``(band, y, x)`` for each raster, in its own dtype, halo included (and a
+        `Block` behind them, with ``with_block``). Returns ``(band, y, x)`` or ``(y, x)`` of the same height and width. It runs in
+        several threads at once; it must not change what it shares with other calls. It is never called with an empty or invented array.
+    *rasters
+        DataArrays on one grid, band counts and dtypes as they like.
+    overlap
+        How far, in pixels, the function looks beyond a pixel: one number, or (y, x). The result equals the function on the whole
+        raster for every function that looks no further.
+    boundary
+        What stands where the halo leaves the raster. ``"none"``: nothing, the block is smaller there, as a whole image ends at its
+        edge. ``"nearest"``: the edge pixel again; ``"reflect"``: the mirror image, edge pixel included; ``"nodata"``: the raster's
+        nodata; a number: that, in the raster's dtype. ``"source"``: the real pixels of the file beyond a crop's edge, then as "none".
+    dtype, bands
+        Of the result, for each output where there are several. With both given nothing is run; else the smallest block is read and
+        run once, now, to learn them.
+    outputs
+        How many arrays ``func`` returns, as a tuple. Computed together (`write_rasters`), each block is still read and run once.
+    with_block
+        Whether ``func`` also gets a `Block`: window, transform, CRS, nodata, index.
+    kwargs
+        Further keyword arguments of ``func``.
+
+    Returns
+    -------
+    xarray.DataArray, or a tuple of them with ``outputs`` > 1
+        Lazy, ``(band, y, x)`` on the grid of the first raster, in its blocks (those of the first raster that is no plain file, where there is one;
+        blocks smaller than the halo are joined then). Names, nodata, scale, colours and tags of the first raster are kept where
+        dtype and band count stay; statistics never are.
+
+    Raises
+    ------
+    GridMismatchError
+        The rasters lie on different grids.
+    OptionError
+        An argument is out of range, or ``boundary`` is not possible with these rasters.
+    BlockResultError
+        The function returned a wrong shape or dtype: now for the probed block, later for others.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> image = xr.DataArray(np.arange(12).reshape(1, 3, 4), dims=("band", "y", "x"))
+    >>> apply(lambda block: block + 1, image).values[0, 0]
+    array([1, 2, 3, 4])
+    """
+    if not callable(func):
+        raise OptionError(f"the first argument of apply is the function, came {func!r}; as in apply(smooth, image, overlap=5)")
+    if not rasters:
+        raise OptionError("apply needs at least one raster, as in apply(smooth, image, overlap=5)")
+    inputs = [as_raster(raster, f"raster {number} of apply") for number, raster in enumerate(rasters, 1)]
+    check_same_grid(inputs)
+    halo_yx = _halo(overlap)
+    due = _due(dtype, bands, outputs)
+    fills = _fills(inputs, boundary)
+    mode = boundary if isinstance(boundary, str) else "value"
+    haloed, windows = _haloed(inputs, halo_yx, with_source=mode == "source")
+    first = inputs[0]
+    step = _Step(
+        func=func,
+        kwargs=dict(kwargs or {}),
+        windows=windows,
+        boundary=mode if any(halo_yx) else "none",
+        fills=fills,
+        outputs=due,
+        several=outputs > 1,
+        names=tuple(raster.name for raster in inputs),
+        place=(first.grid.transform, first.grid.crs, tuple(raster.nodata for raster in inputs)) if with_block else None,
+    )
+    if any(one.bands is None or one.dtype is None for one in due):
+        step = _probed(step, haloed)
+    arrays = _results(step, haloed)
+    results = tuple(like(array, first, *_kept(first, array)) for array in arrays)
+    return results if outputs > 1 else results[0]
+
+
+def check_same_grid(rasters: Sequence[Raster]) -> None:
+    """Refuse rasters that do not share one grid.
+
+    Raises
+    ------
+    GridMismatchError
+        With both grids in its message.
+    """
+    first = rasters[0]
+    for other in rasters[1:]:
+        difference = first.grid.difference(other.grid)
+        if difference:
+            raise GridMismatchError(
+                f"{first.name} and {other.name} lie on different grids ({difference}):\n"
+                f"  {first.name}: {first.grid}\n  {other.name}: {other.grid}\n"
+                "bring them to one grid first: use dr.align"
+            )
+
+
+def _halo(overlap: Any) -> tuple[int, int]:
+    pair = tuple(overlap) if isinstance(overlap, list | tuple) else (overlap, overlap)
+    if len(pair) != 2 or any(isinstance(part, bool) or not isinstance(part, int | np.integer) or part < 0 for part in pair):
+        raise OptionError(f"overlap={overlap!r} must be a number of pixels not below 0, or a pair of them (y, x)")
+    return int(pair[0]), int(pair[1])
+
+
+def _due(dtype: Any, bands: Any, outputs: int) -> tuple[_Output, ...]:
+    if isinstance(outputs, bool) or not isinstance(outputs, int) or outputs < 1:
+        raise OptionError(f"outputs={outputs!r} must be the number of arrays the function returns")
+    dtypes = list(dtype) if isinstance(dtype, list | tuple) else [dtype] * outputs
+    counts = list(bands) if isinstance(bands, list | tuple) else [bands] * outputs
+    if len(dtypes) != outputs or len(counts) != outputs:
+        raise OptionError(f"dtype= and bands= must be one for all or one for each of {outputs} outputs, came dtype={dtype!r}, bands={bands!r}")
+    if any(count is not None and (isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1) for count in counts):
+        raise OptionError(f"bands={bands!r} must be the number of bands that the function returns")
+    try:
+        return tuple(
+            _Output(bands=None if count is None else int(count), dtype=None if kind is None else np.dtype(kind))
+            for kind, count in zip(dtypes, counts, strict=True)
+        )
+    except TypeError as error:
+        raise OptionError(f"dtype={dtype!r} is no NumPy dtype") from error
+
+
+def _fills(inputs: Sequence[Raster], boundary: Any) -> tuple[Number | None, ...]:
+    """The padding value of each raster; None where the boundary is no value."""
+    if isinstance(boundary, str):
+        if boundary not in BOUNDARIES:
+            raise OptionError(f"boundary={boundary!r} is not known; possible are {', '.join(BOUNDARIES)}, or a number")
+        if boundary == "source":
+            for raster in inputs:
+                if raster.view is None:
+                    raise OptionError(f"boundary='source': {raster.name} is not a plain piece of a file any more, so there are no pixels beyond its edge")
+        if boundary != "nodata":
+            return (None,) * len(inputs)
+        missing = [raster.name for raster in inputs if raster.nodata is None]
+        if missing:
+            raise OptionError(f"boundary='nodata': {', '.join(missing)} has no nodata value; give a number, or set it with array.rio.write_nodata")
+        return tuple(raster.nodata for raster in inputs)
+    if isinstance(boundary, bool) or not isinstance(boundary, int | float | np.number):
+        raise OptionError(f"boundary={boundary!r} must be one of {', '.join(BOUNDARIES)}, or a number")
+    value: Number = boundary.item() if isinstance(boundary, np.number) else boundary
+    try:
+        return tuple(check_nodata(value, raster.data.dtype) for raster in inputs)
+    except OptionError as error:
+        raise OptionError(str(error).replace("nodata=", "boundary=", 1)) from error
+
+
+def _haloed(inputs: Sequence[Raster], halo_yx: tuple[int, int], *, with_source: bool) -> tuple[list[da.Array], BlockWindows]:
+    """Every raster as an array of haloed blocks, all in the same blocks."""
+    exchanged = [raster for raster in inputs if raster.view is None]
+    chunks_yx: ChunksYX = tuple((exchanged or list(inputs))[0].data.chunks[1:])  # type: ignore[assignment]
+    if exchanged:
+        # Neighbours are exchanged between adjacent blocks only: no block may be smaller than the halo.
+        chunks_yx = tuple(
+            ensure_minimum_chunksize(min(halo, sum(sizes)), sizes) if halo else sizes for halo, sizes in zip(halo_yx, chunks_yx, strict=True)
+        )  # type: ignore[assignment]
+    shape_yx = inputs[0].grid.shape_yx
+    extent = Window(0, 0, *shape_yx)
+    if with_source:
+        extents = [raster.view.extent for raster in inputs if raster.view is not None]
+        extent = extents[0]
+        for other in extents[1:]:
+            extent = extent.clip(other)
+    windows = BlockWindows(chunks_yx, halo_yx, extent)
+    arrays: list[da.Array] = []
+    for raster in inputs:
+        if raster.view is not None:
+            arrays.append(source_array(raster.view, chunks_yx, halo_yx=halo_yx, extent=extent))
+        else:
+            arrays.append(exchange(raster.data.rechunk((-1, *chunks_yx)), halo_yx))
+    return arrays, windows
+
+
+def exchange(data: da.Array, halo_yx: tuple[int, int]) -> da.Array:
+    """An array whose blocks have a halo of their neighbours' pixels; none beyond the array's edge.
+
+    Parameters
+    ----------
+    data
+        ``(band, y, x)``; no block smaller than the halo, unless it is the only one along its axis.
+    halo_yx
+        Rows and columns.
+    """
+    # A single block has no neighbours, however large the halo; dask refuses a depth above the block's size.
+    depth = {axis: halo if data.numblocks[axis] > 1 else 0 for axis, halo in zip((1, 2), halo_yx, strict=True)}
+    if not any(depth.values()):
+        return data
+    return exchange_halos(data, depth={0: 0, **depth}, boundary={0: "none", 1: "none", 2: "none"}, allow_rechunk=False)
+
+
+def _probed(step: _Step, haloed: Sequence[da.Array]) -> _Step:
+    """The step with dtype and band count of each output as its smallest block shows them."""
+    rows, cols = step.windows.chunks_yx
+    row, col = int(np.argmin(rows)), int(np.argmin(cols))
+    blocks = da.compute(*[array.blocks[0, row, col] for array in haloed], scheduler="synchronous")
+    returned = step(*blocks, block_id=(0, row, col))
+    results = returned if step.several else (returned,)
+    outputs = tuple(_Output(bands=result.shape[0], dtype=result.dtype) for result in results)
+    return replace(step, outputs=outputs)
+
+
+def _results(step: _Step, haloed: Sequence[da.Array]) -> list[da.Array]:
+    """One array for each output, from one layer that runs the function."""
+    token = tokenize(step, *[array.name for array in haloed])
+    chunks = [((one.bands,), *step.windows.chunks_yx) for one in step.outputs]
+    metas = [np.empty((0, 0, 0), dtype=one.dtype) for one in step.outputs]
+    name = f"apply-{function_name(step.func)}-{token}"
+    if not step.several:
+        return [da.map_blocks(step, *haloed, chunks=chunks[0], dtype=metas[0].dtype, meta=metas[0], name=name)]
+    together = da.map_blocks(step, *haloed, chunks=chunks[0], dtype=object, meta=np.empty((0, 0, 0), dtype=object), name=name)
+    return [
+        da.map_blocks(_Pick(number), together, chunks=chunks[number], dtype=meta.dtype, meta=meta, name=f"output-{number}-{token}")
+        for number, meta in enumerate(metas)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pick:
+    """One of the arrays in a tuple of them."""
+
+    number: int
+
+    def __call__(self, together: tuple[NDArray[Any], ...]) -> NDArray[Any]:
+        return together[self.number]
+
+
+def _kept(first: Raster, result: da.Array) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Attrs and encoding that still hold for the result."""
+    attrs = {key: value for key, value in first.array.attrs.items() if not str(key).startswith(DERIVED_TAG_PREFIXES)}
+    if result.dtype == first.data.dtype and result.shape[0] == first.data.shape[0]:
+        return attrs, {key: value for key, value in first.array.encoding.items() if key in NO_TAGS}
+    return {key: value for key, value in attrs.items() if key in ("AREA_OR_POINT",)}, {}
+
+
+def function_name(func: Callable[..., Any]) -> str:
+    """What messages and the dashboard call a function."""
+    return str(getattr(func, "__name__", type(func).__name__)).strip("<>")

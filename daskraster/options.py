@@ -1,0 +1,250 @@
+"""What can be asked of a write, checked before anything starts.
+
+Ground floor. `WriteOptions` says what the user asked for; what becomes of it with a given array and format is decided where both
+are known (`daskraster.running.writing`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final, Literal, TypedDict
+
+import numpy as np
+
+from daskraster.errors import OptionError
+from daskraster.metadata import Colormap, Number
+
+
+class Inherit(Enum):
+    """The type of `INHERIT`."""
+
+    INHERIT = "inherit"
+
+    def __repr__(self) -> str:
+        return "INHERIT"
+
+
+INHERIT: Final = Inherit.INHERIT
+"""Default of ``nodata``: what the array says. None means none."""
+
+# The effort or quality each compression takes.
+LEVELS: dict[str, range] = {
+    "deflate": range(1, 13),
+    "zstd": range(1, 23),
+    "lzma": range(10),
+    "lerc_deflate": range(1, 13),
+    "lerc_zstd": range(1, 23),
+}
+QUALITIES: dict[str, range] = {"jpeg": range(1, 101), "webp": range(1, 101)}
+COMPRESSIONS = ("none", "deflate", "zstd", "lzw", "packbits", "lzma", "lerc", "lerc_deflate", "lerc_zstd", "jpeg", "webp")
+PREDICTABLE = ("deflate", "zstd", "lzw")
+"""Compressions that TIFF readers combine with a predictor."""
+
+DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".gtiff": "GTiff", ".kea": "KEA"}
+PIXEL_TYPES = tuple(
+    np.dtype(name)
+    for name in ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
+)
+
+
+class WriteKeywords(TypedDict, total=False):
+    """Keyword arguments of `write_raster`, `write_rasters`, `process` and ``.dr.write``; see `WriteOptions`."""
+
+    driver: str | None
+    compress: str
+    level: int | None
+    quality: int | None
+    max_error: float
+    predictor: int | None
+    blocksize: int | tuple[int, int] | None
+    interleave: Literal["pixel", "band"]
+    bigtiff: bool | None
+    nodata: Number | None | Inherit
+    dtype: Any
+    band_names: Sequence[str] | None
+    tags: Mapping[str, str] | None
+    colormap: Colormap | None
+    statistics: bool
+    overviews: bool
+    progress: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteOptions:
+    """Validated options of one output."""
+
+    driver: str | None = None
+    """GDAL's name of the format, ``"GTiff"``; None: from the suffix."""
+    compress: str = "deflate"
+    """none, deflate, zstd, lzw, packbits, lzma, lerc, lerc_deflate, lerc_zstd, jpeg, webp."""
+    level: int | None = None
+    """Effort of the compression; None: the fastest good one (deflate by ISA-L, zstd 1)."""
+    quality: int | None = None
+    """jpeg and webp, 1-100; None: 75 for jpeg, lossless for webp."""
+    max_error: float = 0.0
+    """lerc: the largest error a pixel may get; 0 keeps every bit."""
+    predictor: int | None = None
+    """1 none, 2 horizontal differences, 3 floating point; None: 2 for integers, 3 for floats where the compression takes one."""
+    blocksize: int | tuple[int, int] | None = None
+    """Tile size in pixels, (y, x), multiples of 16 in GeoTIFF; None: 512, less for smaller rasters."""
+    interleave: Literal["pixel", "band"] = "pixel"
+    """Whether a tile holds all bands of its pixels or one band."""
+    bigtiff: bool | None = None
+    """None: BigTIFF as soon as the pixels could pass 4 GB."""
+    nodata: Number | None | Inherit = INHERIT
+    """A number labels pixels as "no data" and rewrites none; None: no label; left out: what the array says."""
+    dtype: np.dtype[Any] | None = None
+    """Pixel type of the file; None: the array's. Conversion rounds half away from zero and clamps."""
+    band_names: tuple[str, ...] | None = None
+    """A name for each band; None: what the array says."""
+    tags: Mapping[str, str] | None = None
+    """Metadata items added to those of the array."""
+    colormap: Colormap | None = None
+    """Pixel value -> (red, green, blue, alpha); None: what the array says, where the format can hold it."""
+    statistics: bool = False
+    """Statistics in the same pass; not yet possible."""
+    overviews: bool = False
+    """Overviews in the same pass; not yet possible."""
+    progress: bool = True
+    """One progress line on a terminal, a widget in Jupyter, nothing elsewhere."""
+
+    def __post_init__(self) -> None:
+        for check in (self._check_codec, self._check_layout, self._check_not_yet):
+            check()
+
+    @classmethod
+    def of(cls, keywords: WriteKeywords | Mapping[str, Any]) -> WriteOptions:
+        """Options from keyword arguments.
+
+        Raises
+        ------
+        OptionError
+            A name is unknown, a value out of range, or two clash.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(keywords) - known)
+        if unknown:
+            raise OptionError(f"write_raster has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+        values = dict(keywords)
+        if values.get("dtype") is not None:
+            values["dtype"] = pixel_type(values["dtype"])
+        if values.get("band_names") is not None:
+            values["band_names"] = tuple(str(name) for name in values["band_names"])
+        if isinstance(values.get("compress"), str):
+            values["compress"] = values["compress"].lower()
+        elif "compress" in values and values["compress"] is None:
+            values["compress"] = "none"
+        if isinstance(values.get("interleave"), str):
+            values["interleave"] = values["interleave"].lower()
+        return cls(**values)
+
+    def driver_for(self, path: Path) -> str:
+        """The format a path asks for.
+
+        Raises
+        ------
+        OptionError
+            Neither ``driver`` nor the suffix names a format that can be written.
+        """
+        possible = ", ".join(sorted(set(DRIVERS.values())))
+        if self.driver is None:
+            if path.suffix.lower() not in DRIVERS:
+                raise OptionError(
+                    f"cannot tell the format of {path} from its suffix {path.suffix!r}; known suffixes are "
+                    f"{', '.join(DRIVERS)}; give driver= ({possible})"
+                )
+            return DRIVERS[path.suffix.lower()]
+        for name in set(DRIVERS.values()):
+            if self.driver.lower() == name.lower():
+                return name
+        raise OptionError(f"driver={self.driver!r} cannot be written; possible are {possible}")
+
+    def _check_codec(self) -> None:
+        if self.compress not in COMPRESSIONS:
+            raise OptionError(f"compress={self.compress!r} is not known; possible are {', '.join(COMPRESSIONS)}")
+        _check_number("level", self.level, LEVELS.get(self.compress), self.compress)
+        _check_number("quality", self.quality, QUALITIES.get(self.compress), self.compress)
+        if self.predictor not in (None, 1, 2, 3):
+            raise OptionError(f"predictor={self.predictor!r} is not known; possible are 1 (none), 2 (horizontal), 3 (floating point)")
+        if self.predictor in (2, 3) and self.compress not in PREDICTABLE:
+            raise OptionError(
+                f"predictor={self.predictor} does not go with compress={self.compress!r}; it goes with {', '.join(PREDICTABLE)}"
+            )
+        if self.max_error < 0 or not np.isfinite(self.max_error):
+            raise OptionError(f"max_error={self.max_error} must be a number not below 0")
+        if self.max_error and not self.compress.startswith("lerc"):
+            raise OptionError(f"max_error= goes with compress='lerc', not with {self.compress!r}")
+
+    def _check_layout(self) -> None:
+        if self.interleave not in ("pixel", "band"):
+            raise OptionError(f"interleave={self.interleave!r} is not known; possible are 'pixel' and 'band'")
+        if self.blocksize is not None:
+            sizes = (self.blocksize,) * 2 if isinstance(self.blocksize, int) else tuple(self.blocksize)
+            if len(sizes) != 2 or any(not isinstance(size, int) or size < 1 for size in sizes):
+                raise OptionError(f"blocksize={self.blocksize!r} must be a number of pixels or a pair (y, x)")
+
+    def _check_not_yet(self) -> None:
+        for name in ("statistics", "overviews"):
+            if getattr(self, name):
+                raise OptionError(f"{name}=True is not possible in this version; leave it out, or run gdaladdo or gdalinfo -stats")
+
+    @property
+    def tile_yx(self) -> tuple[int, int] | None:
+        """``blocksize`` as a pair; None where it was left out."""
+        if self.blocksize is None:
+            return None
+        return (self.blocksize, self.blocksize) if isinstance(self.blocksize, int) else (self.blocksize[0], self.blocksize[1])
+
+
+def _check_number(name: str, value: int | None, possible: range | None, compress: str) -> None:
+    if value is None:
+        return
+    if possible is None:
+        raise OptionError(f"{name}= does not go with compress={compress!r}")
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value not in possible:
+        raise OptionError(f"{name}={value!r} is out of range; {compress} takes {possible.start} to {possible.stop - 1}")
+
+
+def pixel_type(dtype: Any) -> np.dtype[Any]:
+    """A NumPy dtype that rasters can have, native byte order; bool is uint8.
+
+    Raises
+    ------
+    OptionError
+        No raster format holds it.
+    """
+    try:
+        wanted = np.dtype(dtype).newbyteorder("=")
+    except TypeError as error:
+        raise OptionError(f"dtype={dtype!r} is no NumPy dtype") from error
+    if wanted.kind == "b":
+        return np.dtype(np.uint8)
+    if wanted not in PIXEL_TYPES:
+        raise OptionError(f"dtype {wanted} cannot be written; possible are {', '.join(map(str, PIXEL_TYPES))}")
+    return wanted
+
+
+def check_nodata(nodata: Number | None, dtype: np.dtype[Any]) -> Number | None:
+    """``nodata`` as a pixel value of ``dtype``, exact.
+
+    Raises
+    ------
+    OptionError
+        ``dtype`` cannot hold it.
+    """
+    if nodata is None:
+        return None
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            value = float(dtype.type(nodata))
+        if np.isinf(value) and not np.isinf(float(nodata)):
+            raise OptionError(f"nodata={nodata} does not fit {dtype}; its range is {np.finfo(dtype).min} to {np.finfo(dtype).max}")
+        return value
+    limits = np.iinfo(dtype)
+    if nodata != nodata or nodata != int(nodata) or not limits.min <= int(nodata) <= limits.max:
+        raise OptionError(f"nodata={nodata} does not fit {dtype}, which holds whole numbers from {limits.min} to {limits.max}; give another nodata=, or nodata=None")
+    return int(nodata)

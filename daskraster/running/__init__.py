@@ -1,0 +1,1 @@
+"""Arrays into files."""

@@ -1,0 +1,86 @@
+"""Runs block tasks on whatever scheduler dask has: threads, processes, or the active Client. No scheduler of our own.
+
+Strategy. The graph of all outputs is optimised together, so that what they share is read and computed once, and handed to the
+scheduler in one piece. Receipts are taken as each block finishes, through the local scheduler's callback or the cluster's
+``as_completed``: the same line of progress on both, and nothing but receipts in memory.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import dask
+import dask.array as da
+import dask.local
+import dask.threaded
+from dask.base import get_scheduler
+from dask.callbacks import Callback
+from dask.core import flatten
+
+from daskraster.formats.protocols import Receipt
+
+type OnReceipt = Callable[[int, Receipt], None]
+"""Called in the leading process with the number of the output and the receipt."""
+
+
+def uses_other_processes() -> bool:
+    """Whether blocks will be written by other processes than this one (or by copies of the sink, which amounts to the same)."""
+    return get_scheduler(collections=[]) not in (None, dask.threaded.get, dask.local.get_sync)
+
+
+def run(outputs: Sequence[da.Array], on_receipt: OnReceipt) -> None:
+    """Compute every block of arrays of receipts.
+
+    Raises
+    ------
+    Exception
+        The first one of any block, with its own type, traceback and notes; what still runs is let go.
+    """
+    client = _client()
+    graph = da.Array.__dask_optimize__(_merged(outputs), [key for output in outputs for key in flatten(output.__dask_keys__())])
+    keys = {key: number for number, output in enumerate(outputs) for key in flatten(output.__dask_keys__())}
+    if client is not None:
+        _run_on_cluster(client, graph, keys, on_receipt)
+    else:
+        _run_locally(graph, keys, on_receipt)
+
+
+def _merged(outputs: Sequence[da.Array]) -> Any:
+    from dask.highlevelgraph import HighLevelGraph
+
+    return HighLevelGraph.merge(*[output.dask for output in outputs])
+
+
+def _client() -> Any:
+    """The active Client, where it is what dask would use."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return None
+    client = getattr(get_scheduler(collections=[]), "__self__", None)
+    return client if isinstance(client, distributed.Client) else None
+
+
+def _run_locally(graph: Any, keys: dict[Any, int], on_receipt: OnReceipt) -> None:
+    def finished(key: Any, value: Any, *_: Any) -> None:
+        if key in keys:
+            on_receipt(keys[key], value)
+
+    get = get_scheduler(collections=[]) or dask.threaded.get
+    with Callback(posttask=finished):
+        get(graph, list(keys))
+
+
+def _run_on_cluster(client: Any, graph: Any, keys: dict[Any, int], on_receipt: OnReceipt) -> None:
+    from distributed import as_completed
+
+    futures = client.get(graph, list(keys), sync=False)
+    numbers = {future.key: keys[key] for future, key in zip(futures, keys, strict=True)}
+    try:
+        for future, receipt in as_completed(futures, with_results=True):
+            on_receipt(numbers[future.key], receipt)
+            future.release()
+    except BaseException:
+        client.cancel(futures)
+        raise

@@ -1,0 +1,48 @@
+"""One line that says how far a run is."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from tqdm.auto import tqdm
+
+
+class Progress:
+    """A tqdm bar counted in written blocks: a line on a terminal, a widget in Jupyter, nothing elsewhere or when not wanted."""
+
+    def __init__(self, name: str, blocks: int, *, wanted: bool) -> None:
+        self._nbytes = 0
+        self._bar = tqdm(
+            total=blocks,
+            desc=name,
+            unit="block",
+            # None: only on a terminal. In a notebook the widget shows whatever the streams are.
+            disable=None if wanted and not _in_notebook() else not wanted,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} blocks [{elapsed}<{remaining}{postfix}]",
+        )
+
+    def add(self, nbytes: int) -> None:
+        """One more block, of ``nbytes`` of pixels, is in the file."""
+        self._nbytes += nbytes
+        seconds = self._bar.format_dict["elapsed"]
+        if seconds:
+            self._bar.set_postfix_str(f"{self._nbytes / 1e6 / seconds:.0f} MB/s", refresh=False)
+        self._bar.update()
+
+    def close(self) -> None:
+        """Leave the line as it is."""
+        self._bar.close()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def _in_notebook() -> bool:
+    """Whether this is a Jupyter kernel, where tqdm.auto shows a widget."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return type(shell).__name__ == "ZMQInteractiveShell"

@@ -1,0 +1,39 @@
+"""Seconds a block spends in each stage, gathered by the thread that works on it.
+
+Ground floor. The stages of one block run in one fused task, so in one thread: each adds its seconds to that thread's tally, and
+the last stage, the writer, takes the tally along in its receipt.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+type Stage = Literal["read", "function", "encode", "write"]
+
+
+class _Tally(threading.local):
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+
+_tally = _Tally()
+
+
+@contextmanager
+def stage(name: Stage) -> Iterator[None]:
+    """Add the time the block takes to this thread's tally; cost about 1 microsecond."""
+    begin = time.perf_counter()
+    try:
+        yield
+    finally:
+        _tally.seconds[name] = _tally.seconds.get(name, 0.0) + time.perf_counter() - begin
+
+
+def take() -> dict[str, float]:
+    """Seconds per stage in this thread since the last call; the tally begins anew."""
+    seconds, _tally.seconds = _tally.seconds, {}
+    return seconds
