@@ -1,4 +1,61 @@
-"""daskraster."""
+"""Your own function over rasters larger than memory: lazily, with a halo, in one pass, into one file.
+
+::
+
+    import daskraster as dr
+
+    image = dr.open_raster("in.tif")                 # lazy DataArray (band, y, x); nothing read yet
+    result = dr.apply(smooth, image, overlap=5)      # lazy; smooth(block) sees its halo, the halo is trimmed
+    report = dr.write_raster(result, "out.tif")      # streams: read, compute, encode, write; one task a block
+
+The house has six floors; a module imports only from floors below its own::
+
+    6  accessor                                          the doors: each line calls one public function
+    5  running/    writing  engines  progress  report    arrays into files
+    4  lazy/       opening  neighbourhood  arrays  sources   xarray and dask; computes and writes nothing
+    3  formats/    protocols  gdal  geotiff  tiff  tilecache  one module a format; rasterio and h5py
+    2  blocks/     codecs  tiling  conversion            NumPy only: what is done to one block
+    1  errors  grid  metadata  options  files  timing    ground
+"""
+
+from daskraster import accessor as _accessor  # noqa: F401 - registers .dr
+from daskraster.errors import (
+    BlockResultError,
+    DaskRasterError,
+    DaskRasterWarning,
+    GridMismatchError,
+    OptionError,
+    RasterArrayError,
+    RasterFormatError,
+    RasterNotFoundError,
+    RasterReadError,
+    RasterWriteError,
+)
+from daskraster.grid import Grid, Window
 from daskraster.lazy.neighbourhood import Block, apply
 from daskraster.lazy.opening import open_raster
+from daskraster.options import INHERIT
+from daskraster.running.report import WriteReport
 from daskraster.running.writing import write_raster, write_rasters
+
+__all__ = [
+    "INHERIT",
+    "Block",
+    "BlockResultError",
+    "DaskRasterError",
+    "DaskRasterWarning",
+    "Grid",
+    "GridMismatchError",
+    "OptionError",
+    "RasterArrayError",
+    "RasterFormatError",
+    "RasterNotFoundError",
+    "RasterReadError",
+    "RasterWriteError",
+    "Window",
+    "WriteReport",
+    "apply",
+    "open_raster",
+    "write_raster",
+    "write_rasters",
+]

@@ -10,6 +10,7 @@ process holds as many handles of a file as it has threads reading it. (`thread_s
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import re
@@ -32,14 +33,16 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.io import MemoryFile
 
+from daskraster.blocks.masking import masked, masked_dtype
 from daskraster.errors import OptionError, RasterFormatError, RasterNotFoundError, RasterReadError
+from daskraster.formats import tilecache
 from daskraster.grid import Grid, Window
 from daskraster.metadata import BandMetadata, Number, RasterMetadata, without_derived
 
 # What LIBERTIFF decodes to the very bytes the GTiff driver gives. JPEG and WebP go through colour conversions; left to GTiff.
 LIBERTIFF_CODECS = {None, "DEFLATE", "LZW", "ZSTD", "LERC", "LERC_DEFLATE", "LERC_ZSTD", "PACKBITS", "LZMA"}
 # GDAL's own default is 5 % of the machine's memory for each process, which would hide in every measurement of peak memory.
-CACHE_NBYTES = 64 << 20
+CACHE_NBYTES = 32 << 20
 IDLE_HANDLES = 64
 _warnings_lock = threading.Lock()
 
@@ -79,6 +82,10 @@ class GdalSource:
         RasterReadError
             The file is gone, changed, or damaged here.
         """
+        key = f"{self.token} {self.path} {self.overview_level} {bands} {self.mask_nodata} {self.mask_band}"
+        return tilecache.read_window(key, window, self.shape[1:], self.tile_yx, lambda part: self._decode(part, bands))
+
+    def _decode(self, window: Window, bands: tuple[int, ...]) -> NDArray[Any]:
         area = rasterio.windows.Window(window.col_off, window.row_off, window.width, window.height)
         try:
             with _handles.borrow(self) as dataset:
@@ -88,21 +95,7 @@ class GdalSource:
             raise RasterReadError(f"cannot read {self.path} in {window}: {error}") from error
         if self.mask_nodata is None:
             return pixels
-        return _masked(pixels, valid, [self.mask_nodata[band - 1] for band in bands], self.dtype)
-
-
-def _masked(
-    pixels: NDArray[Any], valid: NDArray[np.uint8] | None, nodata: list[Number | None], dtype: np.dtype[Any]
-) -> NDArray[Any]:
-    """Pixels as floats, NaN where they are nodata or masked."""
-    result = pixels.astype(dtype, copy=False)
-    for band, value in enumerate(nodata):
-        if value is not None and value == value:
-            # Compared in the file's own type: a 64-bit integer has no exact float.
-            result[band][pixels[band] == pixels.dtype.type(value)] = np.nan
-    if valid is not None:
-        result[valid == 0] = np.nan
-    return result
+        return masked(pixels, valid, [self.mask_nodata[band - 1] for band in bands], self.dtype)
 
 
 class _HandlePool:
@@ -110,6 +103,7 @@ class _HandlePool:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._at_exit = False
         self._idle: list[tuple[tuple[object, ...], Any]] = []
 
     @contextmanager
@@ -137,10 +131,21 @@ class _HandlePool:
 
     def _give_back(self, key: tuple[object, ...], dataset: Any) -> None:
         with self._lock:
+            if not self._at_exit:
+                # Handles that outlive the interpreter's modules complain on the way out.
+                atexit.register(self.close)
+                self._at_exit = True
             self._idle.append((key, dataset))
             superfluous = [self._idle.pop(0)[1] for _ in range(len(self._idle) - IDLE_HANDLES)]
         for old in superfluous:
             old.close()
+
+    def close(self) -> None:
+        """Close the handles that nobody uses."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for _, dataset in idle:
+            dataset.close()
 
 
 _handles = _HandlePool()
@@ -272,13 +277,6 @@ def _source(
         mask_nodata=mask_nodata,
         mask_band=mask_band,
     )
-
-
-def masked_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The float that holds NaN and the integers: float32 for 8 and 16 bits, else float64; floats stay."""
-    if dtype.kind == "f":
-        return dtype
-    return np.dtype(np.float32 if dtype.itemsize <= 2 else np.float64)
 
 
 def _libertiff_reads(path: str, dataset: Any, grid_dataset: Any, overview_level: int | None) -> bool:

@@ -9,7 +9,6 @@ other library decides what a GeoTIFF tag means.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,159 +22,57 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from daskraster.blocks.codecs import TileCodec
-from daskraster.blocks.tiling import cut_tiles
 from daskraster.errors import OptionError, RasterWriteError
-from daskraster.files import Buffer, PartialFile, writable_target
+from daskraster.files import Buffer, writable_target
 from daskraster.formats import tiff
 from daskraster.formats.gdal import quiet_gdal
 from daskraster.formats.protocols import Receipt
+from daskraster.formats.tiles import TileArray, TileSink
 from daskraster.grid import Window, round_up
 from daskraster.metadata import Number, RasterMetadata
 from daskraster.options import PREDICTABLE, WriteOptions
-from daskraster.timing import stage, take
 
 DEFAULT_TILE = 512
 CLASSIC_NBYTES = 2**32  # classic TIFF has 32-bit addresses
 # Codecs may make noise larger than it was (LZW by up to half), and overviews add a third: BigTIFF well before either can matter.
 BIGTIFF_FROM_NBYTES = CLASSIC_NBYTES // 2
-MIN_EXTENT_NBYTES = 1 << 20
-MAX_EXTENT_NBYTES = 1 << 26
 GDAL_COMPRESSION = {"packbits": "PACKBITS", "lerc_deflate": "LERC_DEFLATE", "lerc_zstd": "LERC_ZSTD"}
 LERC_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
-class GeoTiffSink:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeoTiffSink(TileSink):
     """One GeoTIFF to be written; see `daskraster.formats.protocols.Sink` for what may run where."""
 
-    target: Path
-    metadata: RasterMetadata
-    codec: TileCodec
-    tile_yx: tuple[int, int]
-    interleave: str
     big: bool
-    partial: PartialFile | None = None
-    """The file under way; None before `start`."""
 
     @property
     def driver(self) -> str:
         """GDAL's name of the format."""
         return "GTiff"
 
-    @property
-    def block_multiple(self) -> tuple[int, int, int]:
-        """Bands, rows and columns at whose multiples blocks begin."""
-        return (self.metadata.shape[0] if self.interleave == "pixel" else 1, *self.tile_yx)
+    def header(self) -> bytes:
+        """The TIFF directory, its tile arrays still empty."""
+        return self._layout().header
 
-    @property
-    def tile_counts_yx(self) -> tuple[int, int]:
-        """Rows and columns of tiles."""
-        rows, cols = self.metadata.grid.shape_yx
-        return -(-rows // self.tile_yx[0]), -(-cols // self.tile_yx[1])
-
-    @property
-    def tile_count(self) -> int:
-        """Tiles in the file."""
-        rows, cols = self.tile_counts_yx
-        return rows * cols * (1 if self.interleave == "pixel" else self.metadata.shape[0])
-
-    def start(self, *, many_processes: bool) -> GeoTiffSink:
-        """A sink with its partial file; see `Sink.start`."""
-        header = self._layout().header
-        return dataclasses.replace(
-            self,
-            partial=PartialFile.create(
-                self.target, header, extent_nbytes=self._extent_nbytes() if many_processes else None
-            ),
-        )
+    def encode(self, values: NDArray[Any]) -> Buffer:
+        """The bytes of one tile."""
+        return self.codec.encode(values)
 
     def put(self, block: NDArray[Any], window: Window, band_off: int, index: tuple[int, int, int]) -> Receipt:
         """Encode and write the tiles of one block; see `Sink.put`."""
-        partial = self._started()
-        parts: list[Buffer] = []
-        numbers: list[int] = []
-        with stage("encode"):
-            for row, col, tile in cut_tiles(block, self.tile_yx):
-                row_col = window.row_off // self.tile_yx[0] + row, window.col_off // self.tile_yx[1] + col
-                for number, samples in self._samples(tile, band_off, row_col):
-                    parts.append(self._encode(samples, window))
-                    numbers.append(number)
-        with stage("write"):
-            offsets = partial.append(parts)
-        sizes = np.array([memoryview(part).nbytes for part in parts], dtype=np.int64)
-        if not self.big and max(offsets) + int(sizes.max()) >= CLASSIC_NBYTES:
-            raise RasterWriteError(f"{self.target} passes 4 GB, which classic TIFF cannot address; leave bigtiff= out, or give bigtiff=True")
-        return Receipt(
-            block=index,
-            tiles=np.array(numbers, dtype=np.int64),
-            offsets=np.array(offsets, dtype=np.int64),
-            sizes=sizes,
-            nbytes=block.nbytes,
-            seconds=take(),
-        )
-
-    def finish(self, receipts: Sequence[Receipt]) -> None:
-        """Fill in the tile arrays; see `Sink.finish`."""
-        partial = self._started()
-        offsets = np.zeros(self.tile_count, dtype=np.int64)
-        sizes = np.zeros(self.tile_count, dtype=np.int64)
-        for receipt in receipts:
-            offsets[receipt.tiles] = receipt.offsets
-            sizes[receipt.tiles] = receipt.sizes
-        missing = np.flatnonzero(sizes == 0)
-        if missing.size:
+        receipt = TileSink.put(self, block, window, band_off, index)
+        if not self.big and int((receipt.offsets + receipt.sizes).max()) >= CLASSIC_NBYTES:
             raise RasterWriteError(
-                f"{self.target} is not complete: {missing.size} of {self.tile_count} tiles were never written "
-                f"(the first is number {missing[0]}); nothing was published"
+                f"{self.target} passes 4 GB, which classic TIFF cannot address; leave bigtiff= out, or give bigtiff=True"
             )
-        offsets = partial.close_gaps(offsets, sizes)
+        return receipt
+
+    def write_index(self, offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
+        """Fill in the two tile arrays."""
         layout = self._layout()
         for arrays, values in ((layout.offsets, offsets), (layout.byte_counts, sizes)):
-            partial.patch(arrays[0].position, arrays[0].encode(values))
-
-    def publish(self) -> int:
-        """Give the file its name; see `Sink.publish`."""
-        return self._started().publish()
-
-    def discard(self) -> None:
-        """Remove the partial file."""
-        if self.partial is not None:
-            self.partial.discard()
-
-    def discard_later(self) -> Callable[[], None]:
-        """`discard` without a reference to this sink."""
-        return self._started().discard
-
-    def _started(self) -> PartialFile:
-        if self.partial is None:
-            raise RuntimeError("GeoTiffSink.start() comes first")
-        return self.partial
-
-    def _samples(
-        self, tile: NDArray[Any], band_off: int, row_col: tuple[int, int]
-    ) -> list[tuple[int, NDArray[Any]]]:
-        """A tile ``(band, y, x)`` as the file stores it: its number and ``(y, x)`` or ``(y, x, band)``."""
-        rows, cols = self.tile_counts_yx
-        position = row_col[0] * cols + row_col[1]
-        if self.interleave == "pixel" and tile.shape[0] > 1:
-            return [(position, tile.transpose(1, 2, 0))]
-        return [((band_off + band) * rows * cols + position, samples) for band, samples in enumerate(tile)]
-
-    def _encode(self, samples: NDArray[Any], window: Window) -> Buffer:
-        try:
-            return self.codec.encode(samples)
-        except (RuntimeError, ValueError, TypeError) as error:  # what imagecodecs raises
-            raise RasterWriteError(
-                f"cannot encode a tile of {self.target} in {window} as {self.codec.compress}: {error}"
-            ) from error
-
-    def _extent_nbytes(self) -> int:
-        """Room a process claims at once: a small share of the file, never less than a few tiles."""
-        tile_nbytes = self.tile_yx[0] * self.tile_yx[1] * self.metadata.dtype.itemsize
-        if self.interleave == "pixel":
-            tile_nbytes *= self.metadata.shape[0]
-        share = min(max(self.metadata.nbytes // 64, MIN_EXTENT_NBYTES), MAX_EXTENT_NBYTES)
-        return max(share, 4 * tile_nbytes)
+            self.started.patch(arrays[0].position, arrays[0].encode(values))
 
     def _layout(self) -> tiff.Layout:
         big, (directory,) = tiff.parse(_template(self.metadata, self._creation_options()))
@@ -190,9 +87,9 @@ class GeoTiffSink:
     def _creation_options(self) -> dict[str, Any]:
         options: dict[str, Any] = {
             "tiled": True,
-            "blockxsize": self.tile_yx[1],
-            "blockysize": self.tile_yx[0],
-            "interleave": self.interleave,
+            "blockxsize": self.tiles.tile_yx[1],
+            "blockysize": self.tiles.tile_yx[0],
+            "interleave": "band" if self.tiles.band_interleaved else "pixel",
             "bigtiff": "YES" if self.big else "NO",
         }
         compress = self.codec.compress
@@ -233,8 +130,7 @@ def geotiff_sink(target: Path, metadata: RasterMetadata, options: WriteOptions) 
             max_error=options.max_error,
             ycbcr=options.compress == "jpeg" and options.interleave == "pixel" and metadata.shape[0] == 3,
         ),
-        tile_yx=tile_yx,
-        interleave=options.interleave,
+        tiles=TileArray(shape=metadata.shape, tile_yx=tile_yx, band_interleaved=options.interleave == "band"),
         big=_is_big(metadata, options, target),
     )
     probe = dataclasses.replace(sink, metadata=_first_tile(metadata, tile_yx))

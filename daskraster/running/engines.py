@@ -18,6 +18,7 @@ import dask.threaded
 from dask.base import get_scheduler
 from dask.callbacks import Callback
 from dask.core import flatten
+from dask.highlevelgraph import HighLevelGraph
 
 from daskraster.formats.protocols import Receipt
 
@@ -39,18 +40,30 @@ def run(outputs: Sequence[da.Array], on_receipt: OnReceipt) -> None:
         The first one of any block, with its own type, traceback and notes; what still runs is let go.
     """
     client = _client()
-    graph = da.Array.__dask_optimize__(_merged(outputs), [key for output in outputs for key in flatten(output.__dask_keys__())])
     keys = {key: number for number, output in enumerate(outputs) for key in flatten(output.__dask_keys__())}
+    merged = HighLevelGraph.merge(*[output.dask for output in outputs])
+    graph, names = row_by_row(dict(da.Array.__dask_optimize__(merged, list(keys))))
+    targets = {names[key]: number for key, number in keys.items()}
     if client is not None:
-        _run_on_cluster(client, graph, keys, on_receipt)
+        _run_on_cluster(client, graph, targets, on_receipt)
     else:
-        _run_locally(graph, keys, on_receipt)
+        _run_locally(graph, targets, on_receipt)
 
 
-def _merged(outputs: Sequence[da.Array]) -> Any:
-    from dask.highlevelgraph import HighLevelGraph
+def row_by_row(graph: dict[Any, Any]) -> tuple[dict[str, Any], dict[Any, str]]:
+    """The same graph with keys whose order as text is the blocks' row-major order, and the new name of each key.
 
-    return HighLevelGraph.merge(*[output.dask for output in outputs])
+    dask runs tasks that are alike in the order of their keys as text, where block 10 comes before block 9. Blocks far apart would
+    take turns, and what they share at their seams would be kept for long or computed twice.
+    """
+    names = {key: _name(key) for key in graph}
+    return {names[key]: task.substitute(names, key=names[key]) for key, task in graph.items()}, names
+
+
+def _name(key: Any) -> str:
+    if isinstance(key, tuple):
+        return "-".join(f"{part:07d}" if isinstance(part, int) else str(part) for part in key)
+    return str(key)
 
 
 def _client() -> Any:

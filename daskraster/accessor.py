@@ -1,0 +1,31 @@
+"""``array.dr``: the public functions as methods of a DataArray, one line each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Unpack
+
+import xarray as xr
+from dask.delayed import Delayed
+
+from daskraster.lazy.neighbourhood import apply
+from daskraster.options import WriteKeywords
+from daskraster.running.report import WriteReport
+from daskraster.running.writing import write_raster
+
+
+@xr.register_dataarray_accessor("dr")
+class DaskRasterAccessor:
+    """daskraster's functions with this array as their first raster."""
+
+    def __init__(self, array: xr.DataArray) -> None:
+        self._array = array
+
+    def apply(self, func: Callable[..., Any], *others: xr.DataArray, **arguments: Any) -> Any:
+        """`daskraster.apply` of ``func`` to this array and others."""
+        return apply(func, self._array, *others, **arguments)
+
+    def write(self, path: str | os.PathLike[str], *, compute: bool = True, **options: Unpack[WriteKeywords]) -> WriteReport | Delayed:
+        """`daskraster.write_raster` of this array."""
+        return write_raster(self._array, path, compute=compute, **options)
