@@ -31,6 +31,7 @@ from daskraster.errors import (
     RasterReadError,
     RasterWriteError,
 )
+from daskraster.formats.kea_tables import read_attribute_table, write_attribute_table
 from daskraster.grid import Grid, Window
 from daskraster.lazy.neighbourhood import Block, apply
 from daskraster.lazy.opening import open_raster
@@ -56,6 +57,8 @@ __all__ = [
     "WriteReport",
     "apply",
     "open_raster",
+    "read_attribute_table",
+    "write_attribute_table",
     "write_raster",
     "write_rasters",
 ]

@@ -26,6 +26,8 @@ class DaskRasterAccessor:
         """`daskraster.apply` of ``func`` to this array and others."""
         return apply(func, self._array, *others, **arguments)
 
-    def write(self, path: str | os.PathLike[str], *, compute: bool = True, **options: Unpack[WriteKeywords]) -> WriteReport | Delayed:
+    def write(
+        self, path: str | os.PathLike[str], *, compute: bool = True, **options: Unpack[WriteKeywords]
+    ) -> WriteReport | Delayed:
         """`daskraster.write_raster` of this array."""
         return write_raster(self._array, path, compute=compute, **options)

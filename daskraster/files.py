@@ -24,7 +24,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -214,7 +213,9 @@ class PartialFile:
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         if self.extent_nbytes is None:
-            raise TypeError(f"the output {self.target} counts its bytes in one process and cannot be sent to another one")
+            raise TypeError(
+                f"the output {self.target} counts its bytes in one process and cannot be sent to another one"
+            )
         return _unpickle, (self.target, self.path, self.start, self.extent_nbytes, self.mode)
 
 
@@ -356,7 +357,9 @@ def _create_exclusive(path: Path) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        raise RasterWriteError(f"cannot claim room in the output by creating {path}: {error.strerror or error}") from error
+        raise RasterWriteError(
+            f"cannot claim room in the output by creating {path}: {error.strerror or error}"
+        ) from error
     return True
 
 

@@ -141,7 +141,7 @@ def crs_name(crs: pyproj.CRS) -> str:
 
 def window_transform(transform: Affine, window: Window) -> Affine:
     """The transform of a window of a raster with ``transform``."""
-    return transform * Affine.translation(window.col_off, window.row_off)
+    return transform @ Affine.translation(window.col_off, window.row_off)
 
 
 def round_up(value: int, step: int) -> int:

@@ -40,7 +40,19 @@ LEVELS: dict[str, range] = {
     "lerc_zstd": range(1, 23),
 }
 QUALITIES: dict[str, range] = {"jpeg": range(1, 101), "webp": range(1, 101)}
-COMPRESSIONS = ("none", "deflate", "zstd", "lzw", "packbits", "lzma", "lerc", "lerc_deflate", "lerc_zstd", "jpeg", "webp")
+COMPRESSIONS = (
+    "none",
+    "deflate",
+    "zstd",
+    "lzw",
+    "packbits",
+    "lzma",
+    "lerc",
+    "lerc_deflate",
+    "lerc_zstd",
+    "jpeg",
+    "webp",
+)
 PREDICTABLE = ("deflate", "zstd", "lzw")
 """Compressions that TIFF readers combine with a predictor."""
 
@@ -63,11 +75,13 @@ class WriteKeywords(TypedDict, total=False):
     blocksize: int | tuple[int, int] | None
     interleave: Literal["pixel", "band"]
     bigtiff: bool | None
-    nodata: Number | None | Inherit
+    nodata: Number | Inherit | None
     dtype: Any
     band_names: Sequence[str] | None
     tags: Mapping[str, str] | None
     colormap: Colormap | None
+    thematic: bool | None
+    attribute_table: Any
     statistics: bool
     overviews: bool
     progress: bool
@@ -95,7 +109,7 @@ class WriteOptions:
     """Whether a tile holds all bands of its pixels or one band."""
     bigtiff: bool | None = None
     """None: BigTIFF as soon as the pixels could pass 4 GB."""
-    nodata: Number | None | Inherit = INHERIT
+    nodata: Number | Inherit | None = INHERIT
     """A number labels pixels as "no data" and rewrites none; None: no label; left out: what the array says."""
     dtype: np.dtype[Any] | None = None
     """Pixel type of the file; None: the array's. Conversion rounds half away from zero and clamps."""
@@ -105,6 +119,11 @@ class WriteOptions:
     """Metadata items added to those of the array."""
     colormap: Colormap | None = None
     """Pixel value -> (red, green, blue, alpha); None: what the array says, where the format can hold it."""
+    thematic: bool | None = None
+    """Whether pixels are classes; None: what the array says."""
+    attribute_table: Any = None
+    """KEA: the table of band 1 as a DataFrame, or of several as ``{band: DataFrame}``, or the path of a KEA file whose table of band 1 is taken
+    over without its pixel counts, which would be those of other pixels."""
     statistics: bool = False
     """Statistics in the same pass; not yet possible."""
     overviews: bool = False
@@ -169,7 +188,9 @@ class WriteOptions:
         _check_number("level", self.level, LEVELS.get(self.compress), self.compress)
         _check_number("quality", self.quality, QUALITIES.get(self.compress), self.compress)
         if self.predictor not in (None, 1, 2, 3):
-            raise OptionError(f"predictor={self.predictor!r} is not known; possible are 1 (none), 2 (horizontal), 3 (floating point)")
+            raise OptionError(
+                f"predictor={self.predictor!r} is not known; possible are 1 (none), 2 (horizontal), 3 (floating point)"
+            )
         if self.predictor in (2, 3) and self.compress not in PREDICTABLE:
             raise OptionError(
                 f"predictor={self.predictor} does not go with compress={self.compress!r}; it goes with {', '.join(PREDICTABLE)}"
@@ -190,14 +211,20 @@ class WriteOptions:
     def _check_not_yet(self) -> None:
         for name in ("statistics", "overviews"):
             if getattr(self, name):
-                raise OptionError(f"{name}=True is not possible in this version; leave it out, or run gdaladdo or gdalinfo -stats")
+                raise OptionError(
+                    f"{name}=True is not possible in this version; leave it out, or run gdaladdo or gdalinfo -stats"
+                )
 
     @property
     def tile_yx(self) -> tuple[int, int] | None:
         """``blocksize`` as a pair; None where it was left out."""
         if self.blocksize is None:
             return None
-        return (self.blocksize, self.blocksize) if isinstance(self.blocksize, int) else (self.blocksize[0], self.blocksize[1])
+        return (
+            (self.blocksize, self.blocksize)
+            if isinstance(self.blocksize, int)
+            else (self.blocksize[0], self.blocksize[1])
+        )
 
 
 def _check_number(name: str, value: int | None, possible: range | None, compress: str) -> None:
@@ -242,9 +269,13 @@ def check_nodata(nodata: Number | None, dtype: np.dtype[Any]) -> Number | None:
         with np.errstate(over="ignore"):
             value = float(dtype.type(nodata))
         if np.isinf(value) and not np.isinf(float(nodata)):
-            raise OptionError(f"nodata={nodata} does not fit {dtype}; its range is {np.finfo(dtype).min} to {np.finfo(dtype).max}")
+            raise OptionError(
+                f"nodata={nodata} does not fit {dtype}; its range is {np.finfo(dtype).min} to {np.finfo(dtype).max}"
+            )
         return value
     limits = np.iinfo(dtype)
-    if nodata != nodata or nodata != int(nodata) or not limits.min <= int(nodata) <= limits.max:
-        raise OptionError(f"nodata={nodata} does not fit {dtype}, which holds whole numbers from {limits.min} to {limits.max}; give another nodata=, or nodata=None")
+    if np.isnan(nodata) or nodata != int(nodata) or not limits.min <= int(nodata) <= limits.max:
+        raise OptionError(
+            f"nodata={nodata} does not fit {dtype}, which holds whole numbers from {limits.min} to {limits.max}; give another nodata=, or nodata=None"
+        )
     return int(nodata)

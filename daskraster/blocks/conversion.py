@@ -43,13 +43,12 @@ def convert(block: NDArray[Any], dtype: np.dtype[Any], nodata: float | int | Non
 
 def _round_and_clamp(block: NDArray[Any], dtype: np.dtype[Any], nodata: float | int | None) -> NDArray[Any]:
     limits = np.iinfo(dtype)
-    # Half away from zero: trunc(2x) - trunc(x) is exact where x + 0.5 is not (0.49999999999999994, and 2**52 + 1).
-    whole = np.trunc(block)
-    rounded = whole + np.trunc(2 * (block - whole))
-    below, above = rounded <= limits.min, rounded >= limits.max
-    invalid = np.isnan(rounded)
-    # The limits of 64-bit integers are no floats, so pixels beyond them are set after the conversion, not clamped before.
-    result = np.where(below | above | invalid, 0, rounded).astype(dtype)
+    # Set apart before the conversion, not clamped: the limits of 64-bit integers are no floats.
+    below, above, invalid = block <= limits.min, block >= limits.max, np.isnan(block)
+    values = np.where(below | above | invalid, 0, block)
+    # Half away from zero: trunc(x) + trunc(2 * rest) is exact where x + 0.5 is not (0.49999999999999994, and 2**52 + 1).
+    whole = np.trunc(values)
+    result = (whole + np.trunc(2 * (values - whole))).astype(dtype)
     result[below] = limits.min
     result[above] = limits.max
     result[invalid] = 0 if nodata is None else nodata

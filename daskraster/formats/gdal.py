@@ -13,7 +13,6 @@ from __future__ import annotations
 import atexit
 import hashlib
 import os
-import re
 import threading
 import uuid
 import warnings
@@ -22,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pyproj
@@ -213,11 +213,12 @@ def describe(
         bands = _check_bands(path, dataset, bands)
         grid_dataset = dataset if overview_level is None else _overview(path, dataset, bands, overview_level)
         try:
+            nodata = _nodata_values(dataset)
             source = _source(path, dataset, grid_dataset, bands, masked=masked, overview_level=overview_level)
             metadata = RasterMetadata(
                 grid=_grid(dataset, grid_dataset.shape),
                 dtype=source.dtype,
-                bands=[_band(dataset, band) for band in bands],
+                bands=[_band(dataset, band, nodata[band - 1]) for band in bands],
                 tags=without_derived(dataset.tags()),
                 has_transform=not dataset.transform.is_identity,
                 gcps=_gcps(dataset),
@@ -239,7 +240,9 @@ def _check_bands(path: str, dataset: Any, bands: tuple[int, ...] | None) -> tupl
         kinds.setdefault(dataset.dtypes[band - 1], []).append(band)
     if len(kinds) > 1:
         listed = "; ".join(f"{kind}: bands {numbers}" for kind, numbers in kinds.items())
-        raise RasterFormatError(f"{path} has bands of different dtypes ({listed}); choose bands of one dtype with bands=")
+        raise RasterFormatError(
+            f"{path} has bands of different dtypes ({listed}); choose bands of one dtype with bands="
+        )
     return bands
 
 
@@ -259,7 +262,7 @@ def _source(
     mask_nodata: tuple[Number | None, ...] | None = None
     mask_band = False
     if masked:
-        mask_nodata = tuple(_nodata(dataset, band) for band in dataset.indexes)
+        mask_nodata = _nodata_values(dataset)
         flags = [dataset.mask_flag_enums[band - 1] for band in bands]
         mask_band = any(MaskFlags.nodata not in flag and MaskFlags.all_valid not in flag for flag in flags)
         dtype = masked_dtype(dtype)
@@ -281,7 +284,11 @@ def _source(
 
 def _libertiff_reads(path: str, dataset: Any, grid_dataset: Any, overview_level: int | None) -> bool:
     """Whether LIBERTIFF opens the file as the very raster that the GTiff driver sees."""
-    if dataset.driver != "GTiff" or not _is_local(path) or dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION") not in LIBERTIFF_CODECS:
+    if (
+        dataset.driver != "GTiff"
+        or not _is_local(path)
+        or dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION") not in LIBERTIFF_CODECS
+    ):
         return False
     if dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS"):
         return False
@@ -299,18 +306,18 @@ def _grid(dataset: Any, shape_yx: tuple[int, int]) -> Grid:
     rows, cols = shape_yx
     # An overview's pixels are larger by the ratio of the sizes, which at odd sizes is not a whole number.
     scale = rasterio.Affine.scale(dataset.width / cols, dataset.height / rows)
-    transform = dataset.transform if shape_yx == dataset.shape else dataset.transform * scale
+    transform = dataset.transform if shape_yx == dataset.shape else dataset.transform @ scale
     return Grid(crs, transform, (int(rows), int(cols)))
 
 
-def _band(dataset: Any, band: int) -> BandMetadata:
+def _band(dataset: Any, band: int, nodata: Number | None) -> BandMetadata:
     color = dataset.colorinterp[band - 1].name
     colormap = None
     if color == "palette":
         colormap = {value: tuple(entry) for value, entry in dataset.colormap(band).items()}
     tags = without_derived(dataset.tags(band))
     return BandMetadata(
-        nodata=_nodata(dataset, band),
+        nodata=nodata,
         name=dataset.descriptions[band - 1],
         scale=dataset.scales[band - 1],
         offset=dataset.offsets[band - 1],
@@ -322,21 +329,27 @@ def _band(dataset: Any, band: int) -> BandMetadata:
     )
 
 
-def _nodata(dataset: Any, band: int) -> Number | None:
-    """The band's nodata, exact: rasterio gives a double, which has not enough digits for 64-bit integers."""
-    nodata = dataset.nodatavals[band - 1]
-    dtype = np.dtype(dataset.dtypes[band - 1])
-    if nodata is None:
-        return None
-    if dtype.kind == "f":
-        return float(nodata)
-    if dtype.itemsize < 8:
-        return int(nodata) if nodata == int(nodata) else float(nodata)
-    with MemoryFile(ext=".vrt") as memory:  # GDAL's VRT tells it as text
+def _nodata_values(dataset: Any) -> tuple[Number | None, ...]:
+    """Each band's nodata, exact: rasterio gives a double (or nothing), which has not enough digits for 64-bit integers."""
+    exact = _exact_nodata(dataset) if any(kind in ("int64", "uint64") for kind in dataset.dtypes) else {}
+    values: list[Number | None] = []
+    for band, kind, nodata in zip(dataset.indexes, dataset.dtypes, dataset.nodatavals, strict=True):
+        if kind in ("int64", "uint64"):
+            values.append(exact.get(band))
+        elif nodata is not None and not kind.startswith("float") and nodata == int(nodata):
+            values.append(int(nodata))
+        else:
+            values.append(nodata)
+    return tuple(values)
+
+
+def _exact_nodata(dataset: Any) -> dict[int, int]:
+    """Nodata of 64-bit integer bands, from the text in which GDAL's VRT tells it."""
+    with MemoryFile(ext=".vrt") as memory:
         rasterio.shutil.copy(dataset, memory.name, driver="VRT")
-        found = re.findall(rb'<VRTRasterBand[^>]*band="(\d+)".*?(?:<NoDataValue>([^<]*)</NoDataValue>|</VRTRasterBand>)', memory.read(), re.S)
-    texts = {int(number): text for number, text in found}
-    return int(texts[band]) if texts.get(band) else None
+        root = ElementTree.fromstring(memory.read())
+    texts = {int(band.get("band", 0)): band.findtext("NoDataValue") for band in root.iter("VRTRasterBand")}
+    return {band: int(text) for band, text in texts.items() if text is not None}
 
 
 def _gcps(dataset: Any) -> tuple[tuple[str, str, float, float, float, float, float], ...]:
@@ -360,10 +373,10 @@ def token_of(path: str, files: tuple[str, ...]) -> str:
     RasterReadError
         One of the files is gone.
     """
-    facts: list[object] = [os.path.abspath(path)]
+    facts: list[object] = [str(Path(path).resolve())]
     for part in files:
         try:
-            status = os.stat(part)
+            status = Path(part).stat()
         except FileNotFoundError as error:
             raise RasterReadError(f"{part} is gone; it was there when {path} was opened") from error
         facts.append((part, status.st_size, status.st_mtime_ns, status.st_ino))
@@ -372,4 +385,8 @@ def token_of(path: str, files: tuple[str, ...]) -> str:
 
 def _pixel_files(dataset: Any) -> tuple[str, ...]:
     """The local files that the pixels come from, sorted; GIS programs may write ``.aux.xml`` beside them at any time."""
-    return tuple(sorted(name for name in dataset.files if _is_local(name) and not name.endswith(".aux.xml") and Path(name).exists()))
+    return tuple(
+        sorted(
+            name for name in dataset.files if _is_local(name) and not name.endswith(".aux.xml") and Path(name).exists()
+        )
+    )

@@ -137,14 +137,18 @@ def geotiff_sink(target: Path, metadata: RasterMetadata, options: WriteOptions) 
     try:
         probe._layout()
     except RasterioError as error:
-        raise OptionError(f"GDAL cannot make {target} with {options.compress}, {metadata.dtype}, {metadata.shape[0]} bands: {error}") from error
+        raise OptionError(
+            f"GDAL cannot make {target} with {options.compress}, {metadata.dtype}, {metadata.shape[0]} bands: {error}"
+        ) from error
     return sink
 
 
 def _tile_yx(metadata: RasterMetadata, options: WriteOptions) -> tuple[int, int]:
     if options.tile_yx is not None:
         if any(size % 16 for size in options.tile_yx):
-            raise OptionError(f"blocksize={options.blocksize} does not fit GeoTIFF, whose tiles are multiples of 16 pixels")
+            raise OptionError(
+                f"blocksize={options.blocksize} does not fit GeoTIFF, whose tiles are multiples of 16 pixels"
+            )
         return options.tile_yx
     rows, cols = (min(DEFAULT_TILE, round_up(size, 16)) for size in metadata.grid.shape_yx)
     return rows, cols
@@ -157,9 +161,13 @@ def _check_codec(metadata: RasterMetadata, options: WriteOptions) -> None:
     if compress in ("jpeg", "webp") and dtype != np.uint8:
         raise OptionError(f"compress={compress!r} cannot hold {dtype}, only uint8")
     if compress == "webp" and (options.interleave != "pixel" or bands not in (3, 4)):
-        raise OptionError(f"compress='webp' takes 3 or 4 bands with interleave='pixel', not {bands} with {options.interleave!r}")
+        raise OptionError(
+            f"compress='webp' takes 3 or 4 bands with interleave='pixel', not {bands} with {options.interleave!r}"
+        )
     if compress == "jpeg" and options.interleave == "pixel" and bands not in (1, 3):
-        raise OptionError(f"compress='jpeg' takes 1 or 3 bands with interleave='pixel', not {bands}; give interleave='band'")
+        raise OptionError(
+            f"compress='jpeg' takes 1 or 3 bands with interleave='pixel', not {bands}; give interleave='band'"
+        )
     if options.predictor == 3 and dtype.kind != "f":
         raise OptionError(f"predictor=3 goes with float32 and float64, not with {dtype}; leave predictor= out")
 
@@ -182,7 +190,9 @@ def _check_nodata(metadata: RasterMetadata) -> None:
 def _is_big(metadata: RasterMetadata, options: WriteOptions, target: Path) -> bool:
     if options.bigtiff is not None:
         if not options.bigtiff and options.compress == "none" and metadata.nbytes >= CLASSIC_NBYTES:
-            raise OptionError(f"bigtiff=False: {target} would have {metadata.nbytes} bytes, classic TIFF ends at 4 GB; leave bigtiff= out")
+            raise OptionError(
+                f"bigtiff=False: {target} would have {metadata.nbytes} bytes, classic TIFF ends at 4 GB; leave bigtiff= out"
+            )
         return options.bigtiff
     return metadata.nbytes >= BIGTIFF_FROM_NBYTES
 
@@ -225,8 +235,8 @@ def _describe(dataset: Any, metadata: RasterMetadata) -> None:
         dataset.offsets = tuple(band.offset for band in bands)
     if any(band.units for band in bands):
         dataset.units = tuple(band.units or "" for band in bands)
-    if all(band.color for band in bands):
-        dataset.colorinterp = tuple(ColorInterp[str(band.color)] for band in bands)
+    if any(band.color for band in bands):
+        dataset.colorinterp = tuple(ColorInterp[band.color or "undefined"] for band in bands)
     for number, band in enumerate(bands, 1):
         if band.name:
             dataset.set_band_description(number, band.name)

@@ -19,8 +19,10 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from daskraster.blocks.scratch import Scratch
 from daskraster.blocks.shuffle import unshuffle
 from daskraster.errors import RasterReadError
+from daskraster.formats.gdal import token_of
 from daskraster.formats.kea_layout import KeaFile, open_kea
 from daskraster.grid import Window
 
@@ -109,24 +111,14 @@ class ChunkTable:
         try:
             # libdeflate checks zlib's checksum, ISA-L (1.2 instead of 1.7 GB/s) does not. Without out= it allocates again and
             # again until the result fits: 0.4 GB/s.
-            return np.asarray(imagecodecs.deflate_decode(content, out=_scratch.of(nbytes)))
+            return np.asarray(imagecodecs.deflate_decode(content, out=_scratch.of(nbytes)))  # type: ignore[arg-type]
         except imagecodecs.DeflateError as error:
-            raise RasterReadError(f"{self.path} is damaged, item {self.item}: chunk {row}, {col} does not inflate: {error}") from error
+            raise RasterReadError(
+                f"{self.path} is damaged, item {self.item}: chunk {row}, {col} does not inflate: {error}"
+            ) from error
 
 
-class _Scratch(threading.local):
-    """One buffer a thread: a new array for each chunk would be mapped and unmapped by the kernel each time."""
-
-    def __init__(self) -> None:
-        self._buffer = np.empty(0, np.uint8)
-
-    def of(self, nbytes: int) -> NDArray[np.uint8]:
-        if self._buffer.nbytes < nbytes:
-            self._buffer = np.empty(nbytes, np.uint8)
-        return self._buffer[:nbytes]
-
-
-_scratch = _Scratch()
+_scratch = Scratch()
 
 
 def list_chunks(kea: KeaFile, item: str) -> ChunkTable | None:
@@ -149,7 +141,9 @@ def list_chunks(kea: KeaFile, item: str) -> ChunkTable | None:
         raise kea.error(f"its chunks of {rows} x {cols} pixels are larger than HDF5 allows")
     counts_yx = -(-dataset.shape[0] // rows), -(-dataset.shape[1] // cols)
     found: list[tuple[int, int, int, int, int]] = []
-    dataset.id.chunk_iter(lambda chunk: found.append((*chunk.chunk_offset, chunk.byte_offset, chunk.size, chunk.filter_mask)))
+    dataset.id.chunk_iter(
+        lambda chunk: found.append((*chunk.chunk_offset, chunk.byte_offset, chunk.size, chunk.filter_mask))
+    )
     table = ChunkTable(
         path=kea.path,
         item=item,
@@ -185,7 +179,9 @@ def _fill_in(kea: KeaFile, table: ChunkTable, found: NDArray[np.uint64]) -> None
     if np.any(masks >> np.uint64(len(table.filters))):
         raise kea.error("a chunk skips filters that there are not")
     order = np.argsort(offsets)
-    if np.any(offsets[order][1:] < (offsets + sizes)[order][:-1]) or len(np.unique(row * np.uint64(2**32) + col)) < len(row):
+    if np.any(offsets[order][1:] < (offsets + sizes)[order][:-1]) or len(np.unique(row * np.uint64(2**32) + col)) < len(
+        row
+    ):
         raise kea.error("two chunks share bytes or pixels")
     table.offsets[row, col] = offsets
     table.sizes[row, col] = sizes
@@ -205,6 +201,8 @@ class _Cache:
             if (token, item) in self._tables:
                 self._tables.move_to_end((token, item))
                 return self._tables[token, item]
+            if token_of(path, (path,)) != token:
+                raise RasterReadError(f"{path} changed after it was opened; open it again")
             with open_kea(path) as kea:
                 table = self._tables[token, item] = list_chunks(kea, item)
             total = sum(_nbytes(old) for old in self._tables.values())
@@ -225,8 +223,8 @@ def chunk_table(path: str, token: str, item: str) -> ChunkTable | None:
 
     Raises
     ------
-    RasterFormatError, RasterNotFoundError
-        The file is gone or damaged.
+    RasterFormatError, RasterReadError
+        The file is damaged; gone or changed.
     """
     return _cache.get(path, token, item)
 

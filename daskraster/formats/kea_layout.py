@@ -12,7 +12,6 @@ KEA is an HDF5 file with fixed names (Bunting & Gillingham 2013, doi 10.1016/j.c
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +44,17 @@ VIRTUAL_ITEMS = ("LAYER_TYPE", "ATTRIBUTETABLE_CHUNKSIZE")
 
 # What h5py raises on a damaged file: HDF5's own error stack comes as whichever of these its text resembles, and sizes read from
 # garbage overflow NumPy or memory.
-HDF5_ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, MemoryError, OverflowError, NotImplementedError)
+HDF5_ERRORS = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    MemoryError,
+    OverflowError,
+    NotImplementedError,
+)
 
 
 def band_item(band: int, name: str) -> str:
@@ -185,7 +194,7 @@ def is_kea(path: str) -> bool:
     """Whether a path is to be read as KEA: by its suffix, as GDAL does, or as an HDF5 file that says so."""
     if path.lower().endswith(".kea"):
         return "://" not in path and not path.startswith("/vsi")
-    if not os.path.isfile(path):
+    if not Path(path).is_file():
         return False
     with open(path, "rb") as file:
         if file.read(len(HDF5_SIGNATURE)) != HDF5_SIGNATURE:

@@ -64,7 +64,9 @@ class TileArray:
         """
         limit = np.iinfo(self.dtype).max
         if values.size and int(values.max()) > limit:
-            raise OverflowError(f"{int(values.max())} does not fit the header's {8 * np.dtype(self.dtype).itemsize}-bit entries")
+            raise OverflowError(
+                f"{int(values.max())} does not fit the header's {8 * np.dtype(self.dtype).itemsize}-bit entries"
+            )
         return values.astype(self.dtype).tobytes()
 
 

@@ -66,6 +66,15 @@ class _Cache:
         self._entries: OrderedDict[tuple[str, _Tile], _Entry] = OrderedDict()
         self._nbytes = 0
 
+    def drop_far(self, key: str, first_row: int, last_row: int) -> None:
+        """Drop what was kept of tiles well above and below these rows of tiles: blocks come row by row."""
+        reach = 2 * (last_row - first_row + 1)
+        with self._lock:
+            for name in [name for name in self._entries if name[0] == key]:
+                entry = self._entries[name]
+                if not first_row - reach <= name[1][0] <= last_row + reach and entry.decoded.is_set():
+                    self._nbytes -= self._entries.pop(name).nbytes
+
     def announce(self, key: str, tiles: list[_Tile]) -> tuple[list[_Tile], dict[_Tile, _Entry]]:
         """Split tiles into those this thread must decode, now announced, and the entries of the others."""
         mine: list[_Tile] = []
@@ -130,7 +139,9 @@ def clear() -> None:
     _cache.clear()
 
 
-def read_window(key: str, window: Window, shape_yx: tuple[int, int], tile_yx: tuple[int, int], read: ReadTiles) -> NDArray[Any]:
+def read_window(
+    key: str, window: Window, shape_yx: tuple[int, int], tile_yx: tuple[int, int], read: ReadTiles
+) -> NDArray[Any]:
     """A window of a tiled raster, each tile decoded once for all the windows that overlap there.
 
     Parameters
@@ -179,6 +190,7 @@ class _Reading:
         ring = {tile for tile in tiles if self._tile_window(tile).clip(self.window) != self._tile_window(tile)}
         edge = {tile for tile in tiles if tile not in ring and any(near in ring for near in _around(tile))}
         seam = [tile for tile in tiles if tile in ring or tile in edge]
+        _cache.drop_far(self.key, first[0], last[0])
         mine, others = _cache.announce(self.key, seam)
         out: NDArray[Any] | None = None
         try:
@@ -215,7 +227,9 @@ class _Reading:
             out = np.empty((pixels.shape[0], *self.window.shape_yx), dtype=pixels.dtype)
         have = self._area_window(area)
         wanted = have.clip(self.window)
-        out[(slice(None), *wanted.relative_to(self.window).slices)] = pixels[(slice(None), *wanted.relative_to(have).slices)]
+        out[(slice(None), *wanted.relative_to(self.window).slices)] = pixels[
+            (slice(None), *wanted.relative_to(have).slices)
+        ]
         return out
 
     def _keep(self, area: tuple[_Tile, _Tile], pixels: NDArray[Any], ring: set[_Tile], edge: set[_Tile]) -> None:
@@ -248,8 +262,12 @@ class _Reading:
         """The whole tiles inside the window."""
         rows, cols = self.tile_yx
         top, left = -(-self.window.row_off // rows) * rows, -(-self.window.col_off // cols) * cols
-        bottom = self.window.row_stop if self.window.row_stop == self.whole.row_stop else self.window.row_stop // rows * rows
-        right = self.window.col_stop if self.window.col_stop == self.whole.col_stop else self.window.col_stop // cols * cols
+        bottom = (
+            self.window.row_stop if self.window.row_stop == self.whole.row_stop else self.window.row_stop // rows * rows
+        )
+        right = (
+            self.window.col_stop if self.window.col_stop == self.whole.col_stop else self.window.col_stop // cols * cols
+        )
         return top, left, bottom - top, right - left
 
     def _tile_window(self, tile: _Tile) -> Window:
@@ -281,9 +299,9 @@ def _rectangles(tiles: list[_Tile]) -> list[tuple[_Tile, _Tile]]:
             row_runs.append((col, col))
     done: list[tuple[_Tile, _Tile]] = []
     growing: dict[tuple[int, int], int] = {}  # columns of a rectangle -> its first row
-    previous = None
+    previous: int | None = None
     for row in sorted(runs):
-        kept = growing if previous == row - 1 else {}
+        kept: dict[tuple[int, int], int] = growing if previous is not None and previous == row - 1 else {}
         for run, top in growing.items():
             if run not in runs[row] or kept is not growing:
                 done.append(((top, run[0]), (previous if previous is not None else row, run[1])))

@@ -31,7 +31,19 @@ SPACING_TOLERANCE_PIXELS = 0.1
 SAME_PIXEL = 1e-3
 
 FILL_ATTRS = ("_FillValue", "missing_value", "fill_value", "nodata")
-BAND_ATTRS = ("long_name", "scale_factor", "add_offset", "scales", "offsets", "units", "nodatavals", "colormap", "band_tags", "colors", "thematic")
+BAND_ATTRS = (
+    "long_name",
+    "scale_factor",
+    "add_offset",
+    "scales",
+    "offsets",
+    "units",
+    "nodatavals",
+    "colormap",
+    "band_tags",
+    "colors",
+    "thematic",
+)
 NO_TAGS = (*FILL_ATTRS, *BAND_ATTRS, "grid_mapping", "transform", "crs", "is_tiled", "res", "gcps", "gcp_wkt")
 
 
@@ -74,7 +86,9 @@ def as_raster(array: xr.DataArray, name: str = "the raster") -> Raster:
         It is no DataArray, has other dims, no pixels, or coordinates that are not evenly spaced.
     """
     if not isinstance(array, xr.DataArray):
-        raise RasterArrayError(f"{name} is a {type(array).__name__}, not an xarray.DataArray; open a file with open_raster, pick a variable of a Dataset")
+        raise RasterArrayError(
+            f"{name} is a {type(array).__name__}, not an xarray.DataArray; open a file with open_raster, pick a variable of a Dataset"
+        )
     y_dim, x_dim, others = _dims(array, name)
     if not array.size:
         raise RasterArrayError(f"{name} has no pixels: its shape is {array.shape}")
@@ -130,11 +144,11 @@ def grid_of(array: xr.DataArray, y_dim: str, x_dim: str, name: str) -> tuple[Gri
         transform = stored or Affine.identity()
     elif stored is not None and (stored.b or stored.d):
         # A rotated grid has pixel coordinates (0.5, 1.5, ..): they say which part of the stored grid this is.
-        transform = stored * Affine.translation(round(x.first - 0.5), round(y.first - 0.5))
+        transform = stored @ Affine.translation(round(x.first - 0.5), round(y.first - 0.5))
     else:
         x_step = x.step or (stored.a if stored else 1.0)
         y_step = y.step or (stored.e if stored else (1.0 if stored is None and crs is None else -abs(x_step)))
-        transform = Affine.translation(x.first - x_step / 2, y.first - y_step / 2) * Affine.scale(x_step, y_step)
+        transform = Affine.translation(x.first - x_step / 2, y.first - y_step / 2) @ Affine.scale(x_step, y_step)
         if stored is not None:
             transform = _on_stored(transform, stored, shape_yx)
     projected = pyproj.CRS.from_wkt(crs.to_wkt()) if crs is not None else None
@@ -154,7 +168,7 @@ def _on_stored(transform: Affine, stored: Affine, shape_yx: tuple[int, int]) -> 
     opposite = ~stored @ (transform @ (shape_yx[1], shape_yx[0]))
     col, row = round(corner[0]), round(corner[1])
     errors = (corner[0] - col, corner[1] - row, opposite[0] - col - shape_yx[1], opposite[1] - row - shape_yx[0])
-    return stored * Affine.translation(col, row) if max(map(abs, errors)) < SAME_PIXEL else transform
+    return stored @ Affine.translation(col, row) if max(map(abs, errors)) < SAME_PIXEL else transform
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +189,9 @@ def _axis(array: xr.DataArray, dim: str, name: str) -> _Axis | None:
     step = float(values[-1] - values[0]) / (len(values) - 1)
     even = values[0] + step * np.arange(len(values))
     if not step or not np.all(np.abs(values - even) <= SPACING_TOLERANCE_PIXELS * abs(step)):
-        raise RasterArrayError(f"the {dim} coordinates of {name} are not evenly spaced; a raster's pixels are all of one size: interpolate or reproject first")
+        raise RasterArrayError(
+            f"the {dim} coordinates of {name} are not evenly spaced; a raster's pixels are all of one size: interpolate or reproject first"
+        )
     return _Axis(float(values[0]), step)
 
 
@@ -213,7 +229,14 @@ def metadata_of(raster: Raster) -> RasterMetadata:
     attrs = array.attrs
     names = _per_band(attrs.get("long_name"), count)
     if names == [None] * count:
-        labels = next((array.coords[dim].values for dim in array.dims if dim in array.coords and dim not in ("y", "x") and array.coords[dim].dtype.kind in "UOT"), None)
+        labels = next(
+            (
+                array.coords[dim].values
+                for dim in array.dims
+                if dim in array.coords and dim not in ("y", "x") and array.coords[dim].dtype.kind in "UOT"
+            ),
+            None,
+        )
         names = [str(label) for label in labels] if labels is not None and len(labels) == count else names
     scales = _per_band(attrs.get("scales", attrs.get("scale_factor")), count)
     offsets = _per_band(attrs.get("offsets", attrs.get("add_offset")), count)
@@ -239,7 +262,9 @@ def metadata_of(raster: Raster) -> RasterMetadata:
             )
             for band in range(count)
         ],
-        tags=without_derived({str(key): str(value) for key, value in attrs.items() if key not in NO_TAGS and _is_tag(value)}),
+        tags=without_derived(
+            {str(key): str(value) for key, value in attrs.items() if key not in NO_TAGS and _is_tag(value)}
+        ),
         has_transform=raster.has_transform,
         gcps=attrs.get("gcps", ()),
         gcp_wkt=attrs.get("gcp_wkt", ""),
@@ -317,7 +342,9 @@ def coordinates(grid: Grid, *, has_transform: bool, bands: Sequence[int]) -> dic
     }
 
 
-def new_array(data: da.Array, metadata: RasterMetadata, *, masked: bool, bands: Sequence[int], name: str | None = None) -> xr.DataArray:
+def new_array(
+    data: da.Array, metadata: RasterMetadata, *, masked: bool, bands: Sequence[int], name: str | None = None
+) -> xr.DataArray:
     """A DataArray ``(band, y, x)`` that says everything in ``metadata``."""
     attrs, encoding = band_attrs(metadata, masked=masked)
     array = xr.DataArray(

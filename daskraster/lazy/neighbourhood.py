@@ -29,7 +29,7 @@ from dask.array.overlap import overlap as exchange_halos
 from dask.base import tokenize
 from numpy.typing import NDArray
 
-from daskraster.errors import BlockResultError, GridMismatchError, OptionError, RasterArrayError
+from daskraster.errors import BlockResultError, GridMismatchError, OptionError
 from daskraster.grid import Window, window_transform
 from daskraster.lazy.arrays import NO_TAGS, Raster, as_raster, like
 from daskraster.lazy.sources import BlockWindows, ChunksYX, source_array
@@ -132,7 +132,9 @@ class _Step:
             returned = (returned,)
         elif not isinstance(returned, tuple | list) or len(returned) != len(self.outputs):
             came = f"{len(returned)} of them" if isinstance(returned, tuple | list) else type(returned).__name__
-            raise BlockResultError(f"{name} is due to return a tuple of {len(self.outputs)} arrays, came: {came}; {where}")
+            raise BlockResultError(
+                f"{name} is due to return a tuple of {len(self.outputs)} arrays, came: {came}; {where}"
+            )
         return [
             _checked(result, due, window.shape_yx, f"{name} {where}")
             for result, due in zip(returned, self.outputs, strict=True)
@@ -152,11 +154,15 @@ def _checked(result: Any, due: _Output, shape_yx: tuple[int, int], what: str) ->
         array = array[np.newaxis]
     if array.ndim != 3 or array.shape[1:] != shape_yx or (due.bands is not None and array.shape[0] != due.bands):
         bands = "band" if due.bands is None else due.bands
-        raise BlockResultError(f"{what}: due is an array of shape ({bands}, {shape_yx[0]}, {shape_yx[1]}) or {shape_yx}, came {np.shape(result)}")
+        raise BlockResultError(
+            f"{what}: due is an array of shape ({bands}, {shape_yx[0]}, {shape_yx[1]}) or {shape_yx}, came {np.shape(result)}"
+        )
     if array.dtype.kind not in "biufc":
         raise BlockResultError(f"{what}: came an array of dtype {array.dtype}, which holds no pixels")
     if due.dtype is not None and array.dtype != due.dtype:
-        raise BlockResultError(f"{what}: due is dtype {due.dtype}, came {array.dtype}; convert in the function, or declare dtype={str(array.dtype)!r}")
+        raise BlockResultError(
+            f"{what}: due is dtype {due.dtype}, came {array.dtype}; convert in the function, or declare dtype={str(array.dtype)!r}"
+        )
     return array
 
 
@@ -235,7 +241,9 @@ def apply(
     array([1, 2, 3, 4])
     """
     if not callable(func):
-        raise OptionError(f"the first argument of apply is the function, came {func!r}; as in apply(smooth, image, overlap=5)")
+        raise OptionError(
+            f"the first argument of apply is the function, came {func!r}; as in apply(smooth, image, overlap=5)"
+        )
     if not rasters:
         raise OptionError("apply needs at least one raster, as in apply(smooth, image, overlap=5)")
     inputs = [as_raster(raster, f"raster {number} of apply") for number, raster in enumerate(rasters, 1)]
@@ -285,7 +293,9 @@ def check_same_grid(rasters: Sequence[Raster]) -> None:
 
 def _halo(overlap: Any) -> tuple[int, int]:
     pair = tuple(overlap) if isinstance(overlap, list | tuple) else (overlap, overlap)
-    if len(pair) != 2 or any(isinstance(part, bool) or not isinstance(part, int | np.integer) or part < 0 for part in pair):
+    if len(pair) != 2 or any(
+        isinstance(part, bool) or not isinstance(part, int | np.integer) or part < 0 for part in pair
+    ):
         raise OptionError(f"overlap={overlap!r} must be a number of pixels not below 0, or a pair of them (y, x)")
     return int(pair[0]), int(pair[1])
 
@@ -296,8 +306,13 @@ def _due(dtype: Any, bands: Any, outputs: int) -> tuple[_Output, ...]:
     dtypes = list(dtype) if isinstance(dtype, list | tuple) else [dtype] * outputs
     counts = list(bands) if isinstance(bands, list | tuple) else [bands] * outputs
     if len(dtypes) != outputs or len(counts) != outputs:
-        raise OptionError(f"dtype= and bands= must be one for all or one for each of {outputs} outputs, came dtype={dtype!r}, bands={bands!r}")
-    if any(count is not None and (isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1) for count in counts):
+        raise OptionError(
+            f"dtype= and bands= must be one for all or one for each of {outputs} outputs, came dtype={dtype!r}, bands={bands!r}"
+        )
+    if any(
+        count is not None and (isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1)
+        for count in counts
+    ):
         raise OptionError(f"bands={bands!r} must be the number of bands that the function returns")
     try:
         return tuple(
@@ -316,12 +331,16 @@ def _fills(inputs: Sequence[Raster], boundary: Any) -> tuple[Number | None, ...]
         if boundary == "source":
             for raster in inputs:
                 if raster.view is None:
-                    raise OptionError(f"boundary='source': {raster.name} is not a plain piece of a file any more, so there are no pixels beyond its edge")
+                    raise OptionError(
+                        f"boundary='source': {raster.name} is not a plain piece of a file any more, so there are no pixels beyond its edge"
+                    )
         if boundary != "nodata":
             return (None,) * len(inputs)
         missing = [raster.name for raster in inputs if raster.nodata is None]
         if missing:
-            raise OptionError(f"boundary='nodata': {', '.join(missing)} has no nodata value; give a number, or set it with array.rio.write_nodata")
+            raise OptionError(
+                f"boundary='nodata': {', '.join(missing)} has no nodata value; give a number, or set it with array.rio.write_nodata"
+            )
         return tuple(raster.nodata for raster in inputs)
     if isinstance(boundary, bool) or not isinstance(boundary, int | float | np.number):
         raise OptionError(f"boundary={boundary!r} must be one of {', '.join(BOUNDARIES)}, or a number")
@@ -332,15 +351,19 @@ def _fills(inputs: Sequence[Raster], boundary: Any) -> tuple[Number | None, ...]
         raise OptionError(str(error).replace("nodata=", "boundary=", 1)) from error
 
 
-def _haloed(inputs: Sequence[Raster], halo_yx: tuple[int, int], *, with_source: bool) -> tuple[list[da.Array], BlockWindows]:
+def _haloed(
+    inputs: Sequence[Raster], halo_yx: tuple[int, int], *, with_source: bool
+) -> tuple[list[da.Array], BlockWindows]:
     """Every raster as an array of haloed blocks, all in the same blocks."""
     exchanged = [raster for raster in inputs if raster.view is None]
-    chunks_yx: ChunksYX = tuple((exchanged or list(inputs))[0].data.chunks[1:])  # type: ignore[assignment]
+    _, rows, cols = (exchanged or list(inputs))[0].data.chunks
     if exchanged:
         # Neighbours are exchanged between adjacent blocks only: no block may be smaller than the halo.
-        chunks_yx = tuple(
-            ensure_minimum_chunksize(min(halo, sum(sizes)), sizes) if halo else sizes for halo, sizes in zip(halo_yx, chunks_yx, strict=True)
-        )  # type: ignore[assignment]
+        rows, cols = (
+            ensure_minimum_chunksize(min(halo, sum(sizes)), sizes) if halo else sizes
+            for halo, sizes in zip(halo_yx, (rows, cols), strict=True)
+        )
+    chunks_yx: ChunksYX = (rows, cols)
     shape_yx = inputs[0].grid.shape_yx
     extent = Window(0, 0, *shape_yx)
     if with_source:
@@ -394,9 +417,13 @@ def _results(step: _Step, haloed: Sequence[da.Array]) -> list[da.Array]:
     name = f"apply-{function_name(step.func)}-{token}"
     if not step.several:
         return [da.map_blocks(step, *haloed, chunks=chunks[0], dtype=metas[0].dtype, meta=metas[0], name=name)]
-    together = da.map_blocks(step, *haloed, chunks=chunks[0], dtype=object, meta=np.empty((0, 0, 0), dtype=object), name=name)
+    together = da.map_blocks(
+        step, *haloed, chunks=chunks[0], dtype=object, meta=np.empty((0, 0, 0), dtype=object), name=name
+    )
     return [
-        da.map_blocks(_Pick(number), together, chunks=chunks[number], dtype=meta.dtype, meta=meta, name=f"output-{number}-{token}")
+        da.map_blocks(
+            _Pick(number), together, chunks=chunks[number], dtype=meta.dtype, meta=meta, name=f"output-{number}-{token}"
+        )
         for number, meta in enumerate(metas)
     ]
 

@@ -10,7 +10,7 @@ from typing import Any
 import xarray as xr
 
 from daskraster.errors import OptionError
-from daskraster.formats import gdal
+from daskraster.formats import choosing
 from daskraster.grid import Window
 from daskraster.lazy.arrays import new_array
 from daskraster.lazy.sources import SourceView, auto_chunks, check_chunks, source_array
@@ -64,7 +64,9 @@ def open_raster(
     >>> image.rio.crs, image.chunksizes  # doctest: +SKIP
     """
     wanted = (bands,) if isinstance(bands, int) else None if bands is None else tuple(bands)
-    source, metadata, numbers = gdal.describe(os.fspath(path), bands=wanted, masked=masked, overview_level=overview_level)
+    source, metadata, numbers = choosing.describe(
+        os.fspath(path), bands=wanted, masked=masked, overview_level=overview_level
+    )
     shape = metadata.shape
     if isinstance(chunks, str):
         if chunks != "auto":
@@ -76,4 +78,6 @@ def open_raster(
         except ValueError as error:
             raise OptionError(f"{path}: {error}") from error
     view = SourceView(source, numbers, Window(0, 0, *shape[1:]))
-    return new_array(source_array(view, chunks_yx), metadata, masked=masked, bands=numbers, name=Path(source.name).stem or None)
+    return new_array(
+        source_array(view, chunks_yx), metadata, masked=masked, bands=numbers, name=Path(source.name).stem or None
+    )

@@ -13,7 +13,6 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
 from typing import Any
 
 import dask.array as da
@@ -98,7 +97,9 @@ class ReadBlock:
             return self.view.source.read(window, self.view.bands)
 
 
-def source_array(view: SourceView, chunks_yx: ChunksYX, *, halo_yx: tuple[int, int] = (0, 0), extent: Window | None = None) -> da.Array:
+def source_array(
+    view: SourceView, chunks_yx: ChunksYX, *, halo_yx: tuple[int, int] = (0, 0), extent: Window | None = None
+) -> da.Array:
     """A lazy array ``(band, y, x)`` of a view, all bands in one chunk; with a halo, neighbouring blocks repeat its pixels.
 
     Parameters
@@ -196,7 +197,8 @@ def _rank(tasks: dict[Any, Any]) -> int:
 def _piece(task: Any) -> tuple[Any, tuple[Any, ...]] | None:
     """Which block a task takes a piece of, and the index into it; None where it does anything else."""
     if isinstance(task, Alias):
-        return task.target, (slice(None),) * (len(task.target) - 1)
+        target: Any = task.target
+        return target, (slice(None),) * (len(target) - 1)
     if isinstance(task, Task) and task.func is getitem and len(task.args) == 2 and isinstance(task.args[0], TaskRef):
         index = task.args[1]
         if isinstance(index, tuple) and all(isinstance(part, slice | int) for part in index):
@@ -204,7 +206,9 @@ def _piece(task: Any) -> tuple[Any, tuple[Any, ...]] | None:
     return None
 
 
-def _spans(pieces: Sequence[tuple[Any, tuple[Any, ...]] | None], axis: int, chunks: tuple[int, ...]) -> list[tuple[int, int]] | None:
+def _spans(
+    pieces: Sequence[tuple[Any, tuple[Any, ...]] | None], axis: int, chunks: tuple[int, ...]
+) -> list[tuple[int, int]] | None:
     """Start and stop of each piece along one axis of the parent; None unless they follow on one another with step 1."""
     spans: list[tuple[int, int]] = []
     for piece in pieces:
@@ -219,7 +223,9 @@ def _spans(pieces: Sequence[tuple[Any, tuple[Any, ...]] | None], axis: int, chun
     return spans
 
 
-def auto_chunks(shape: tuple[int, int, int], dtype: np.dtype[Any], tile_yx: tuple[int, int], budget: int = BLOCK_NBYTES) -> ChunksYX:
+def auto_chunks(
+    shape: tuple[int, int, int], dtype: np.dtype[Any], tile_yx: tuple[int, int], budget: int = BLOCK_NBYTES
+) -> ChunksYX:
     """Chunk sizes that are whole multiples of a file's tiles and hold about ``budget`` bytes, all bands counted.
 
     Parameters
@@ -284,7 +290,9 @@ def _axis_chunks(part: Any, size: int) -> tuple[int, ...]:
         return split_axis(size, int(part))
     if isinstance(part, tuple | list) and sum(part) == size and all(isinstance(n, int) and n > 0 for n in part):
         return tuple(part)
-    raise ValueError(f"chunks of {part!r} do not fit an axis of {size} pixels: give a positive number, -1, or sizes that sum up to {size}")
+    raise ValueError(
+        f"chunks of {part!r} do not fit an axis of {size} pixels: give a positive number, -1, or sizes that sum up to {size}"
+    )
 
 
 def starts(sizes: Sequence[int]) -> tuple[int, ...]:

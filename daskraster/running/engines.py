@@ -86,7 +86,7 @@ def _run_locally(graph: Any, keys: dict[Any, int], on_receipt: OnReceipt) -> Non
 
 
 def _run_on_cluster(client: Any, graph: Any, keys: dict[Any, int], on_receipt: OnReceipt) -> None:
-    from distributed import as_completed
+    from distributed import as_completed  # noqa: PLC0415 - a second of import that threads do not need
 
     futures = client.get(graph, list(keys), sync=False)
     numbers = {future.key: keys[key] for future, key in zip(futures, keys, strict=True)}

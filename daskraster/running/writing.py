@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from daskraster.blocks.conversion import convert
 from daskraster.errors import OptionError, RasterWriteError
-from daskraster.formats.geotiff import geotiff_sink
+from daskraster.formats import choosing
 from daskraster.formats.protocols import Receipt, Sink
 from daskraster.grid import Window, round_up, split_axis
 from daskraster.lazy.arrays import Raster, as_raster, encoded_nodata, metadata_of
@@ -108,7 +108,7 @@ def write_raster(
         publishes it in its last, whose value is the `WriteReport`.
     **options
         See `daskraster.options.WriteOptions`: ``driver``, ``compress``, ``level``, ``quality``, ``max_error``, ``predictor``, ``blocksize``, ``interleave``,
-        ``bigtiff``, ``nodata``, ``dtype``, ``band_names``, ``tags``, ``colormap``, ``progress``.
+        ``bigtiff``, ``nodata``, ``dtype``, ``band_names``, ``tags``, ``colormap``, ``thematic``, ``attribute_table``, ``progress``.
 
     Returns
     -------
@@ -176,10 +176,7 @@ def _plan(rasters: Mapping[str | os.PathLike[str], xr.DataArray], options: Write
 
 def _planned(raster: Raster, path: Path, options: WriteOptions) -> _Output:
     metadata = output_metadata(raster, options)
-    driver = options.driver_for(path)
-    if driver != "GTiff":
-        raise OptionError(f"driver={driver!r} cannot be written yet; possible is GTiff")
-    sink = geotiff_sink(path, metadata, options)
+    sink = choosing.sink(options.driver_for(path), path, metadata, options)
     nodata = metadata.bands[0].nodata
     masked = encoded_nodata(raster.array) is not None
     return _Output(
@@ -223,6 +220,7 @@ def _output_band(band: BandMetadata, number: int, dtype: np.dtype[Any], options:
         name=options.band_names[number] if options.band_names is not None else band.name,
         colormap=colormap,
         color=color,
+        thematic=band.thematic if options.thematic is None else options.thematic,
     )
 
 
@@ -234,7 +232,9 @@ def aligned(raster: Raster, multiple: tuple[int, int, int]) -> da.Array:
     """
     data = raster.data
     chunks_yx = tuple(
-        sizes if all(start % step == 0 for start in starts(sizes)) else split_axis(sum(sizes), round_up(max(sizes), step))
+        sizes
+        if all(start % step == 0 for start in starts(sizes))
+        else split_axis(sum(sizes), round_up(max(sizes), step))
         for sizes, step in zip(data.chunks[1:], multiple[1:], strict=True)
     )
     bands = data.chunks[0]
@@ -288,9 +288,7 @@ def _run(outputs: Sequence[_Output], *, progress: bool) -> list[WriteReport]:
             run(arrays, on_receipt)
         sizes = _finish(sinks, receipts)
     seconds = time.perf_counter() - begin
-    return [
-        _report(output, taken, size, seconds) for output, taken, size in zip(outputs, receipts, sizes, strict=True)
-    ]
+    return [_report(output, taken, size, seconds) for output, taken, size in zip(outputs, receipts, sizes, strict=True)]
 
 
 @contextlib.contextmanager
@@ -339,8 +337,13 @@ def _delayed(outputs: Sequence[_Output]) -> Delayed:
     """One Delayed: start -> every block -> finish. Which engine will run it is not known, so the sinks are ready for any."""
     begin = time.perf_counter()
     token = uuid.uuid4().hex
-    started = [delayed(_start_guarded, pure=False)(output.sink, dask_key_name=f"start-{output.sink.target.name}-{token}") for output in outputs]
-    receipts = [_receipts(output, sink).to_delayed().reshape(-1).tolist() for output, sink in zip(outputs, started, strict=True)]
+    started = [
+        delayed(_start_guarded, pure=False)(output.sink, dask_key_name=f"start-{output.sink.target.name}-{token}")
+        for output in outputs
+    ]
+    receipts = [
+        _receipts(output, sink).to_delayed().reshape(-1).tolist() for output, sink in zip(outputs, started, strict=True)
+    ]
     return delayed(_finish_delayed, pure=False)(outputs, started, receipts, begin, dask_key_name=f"finish-{token}")
 
 

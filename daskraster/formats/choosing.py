@@ -1,0 +1,48 @@
+"""Which format reads a file, and which writes one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from daskraster.errors import OptionError
+from daskraster.formats import gdal, kea_source
+from daskraster.formats.geotiff import geotiff_sink
+from daskraster.formats.kea_layout import is_kea
+from daskraster.formats.kea_sink import kea_sink
+from daskraster.formats.protocols import Sink, Source
+from daskraster.metadata import RasterMetadata
+from daskraster.options import WriteOptions
+
+
+def describe(
+    path: str, *, bands: tuple[int, ...] | None, masked: bool, overview_level: int | None
+) -> tuple[Source, RasterMetadata, tuple[int, ...]]:
+    """What a file holds; KEA by our own reader, all else by GDAL. See `daskraster.formats.gdal.describe`.
+
+    Raises
+    ------
+    RasterNotFoundError, RasterFormatError, OptionError
+        No such file; no raster or damaged; bands or an overview that it does not have.
+    """
+    if is_kea(path):
+        return kea_source.describe(path, bands=bands, masked=masked, overview_level=overview_level)
+    return gdal.describe(path, bands=bands, masked=masked, overview_level=overview_level)
+
+
+def sink(driver: str, target: Path, metadata: RasterMetadata, options: WriteOptions) -> Sink:
+    """A sink of the format that GDAL calls ``driver``.
+
+    Raises
+    ------
+    OptionError
+        The format cannot be written, or cannot meet an option.
+    RasterWriteError
+        The folder is missing or cannot be written to.
+    """
+    if driver == "KEA":
+        return kea_sink(target, metadata, options)
+    if driver != "GTiff":
+        raise OptionError(f"driver={driver!r} cannot be written yet; possible are GTiff and KEA")
+    if options.attribute_table is not None:
+        raise OptionError("attribute_table= goes with KEA; GeoTIFF has no place for a table")
+    return geotiff_sink(target, metadata, options)

@@ -1,0 +1,304 @@
+"""KEA as a Sink: h5py makes everything but the pixels, workers make the chunks, the list of chunks comes last.
+
+Strategy. As GeoTIFF: a file without pixels is made in memory and becomes the first bytes of the partial file, workers append chunks, and the
+index is written at the end (see `daskraster.formats.kea_index`). HDF5 never sees a pixel, so neither its lock nor its one
+writer matter, and a run that is killed leaves nothing that looks like a file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import struct
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import pyproj
+from numpy.typing import NDArray
+
+from daskraster.blocks.codecs import TileCodec
+from daskraster.blocks.scratch import Scratch
+from daskraster.blocks.shuffle import shuffle
+from daskraster.errors import OptionError
+from daskraster.files import Buffer, writable_target
+from daskraster.formats.kea_index import END_OF_FILE_POSITION, NODE_ALIGN, chunk_tree, root_positions
+from daskraster.formats.kea_layout import (
+    COLORS,
+    OFFSET_ITEM,
+    PIXEL_TYPES,
+    SCALE_ITEM,
+    UNITS_ITEM,
+    VIRTUAL_ITEMS,
+    WRITTEN_VERSION,
+    band_item,
+)
+from daskraster.formats.kea_tables import (
+    CHUNK_ROWS,
+    COLOR_COLUMNS,
+    KINDS,
+    VLEN_TEXT,
+    read_attribute_table,
+    store_table,
+    with_colormap,
+    without_counts,
+)
+from daskraster.formats.tiles import TileArray, TileSink
+from daskraster.metadata import BandMetadata, RasterMetadata
+from daskraster.options import WriteOptions
+
+DEFAULT_BLOCK = 512  # kealib's since 1.6
+MAX_BLOCK = 65535  # BLOCK_SIZE has 16 bits
+MAX_CHUNK_NBYTES = 2**32 - 1
+LEVEL = 1  # kealib's, and what our own encoder is nearest to
+GCP = np.dtype(
+    [("PSZ_ID", VLEN_TEXT), ("PSZ_INFO", VLEN_TEXT)]
+    + [(f"DF_{name}", "<f8") for name in ("PIXEL", "LINE", "X", "Y", "Z")]
+)
+_scratch = Scratch()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeaSink(TileSink):
+    """One KEA file to be written; see `daskraster.formats.protocols.Sink` for what may run where."""
+
+    tables: Mapping[int, pd.DataFrame] = dataclasses.field(default_factory=dict)
+    """Attribute table of each band that has one, from 1; in the header once started, and no longer here."""
+
+    @property
+    def driver(self) -> str:
+        """GDAL's name of the format."""
+        return "KEA"
+
+    @property
+    def items(self) -> list[str]:
+        """Paths of the datasets that chunks belong to, in the order of the chunks' numbers."""
+        return [band_item(band, "DATA") for band in range(1, self.tiles.shape[0] + 1)]
+
+    def start(self, *, many_processes: bool) -> KeaSink:
+        """A sink with its partial file; see `Sink.start`."""
+        # Tables are in the header now; a started sink travels with every task.
+        return dataclasses.replace(TileSink.start(self, many_processes=many_processes), tables={})
+
+    def header(self) -> bytes:
+        """The HDF5 file without chunks."""
+        # A name of its own: HDF5 takes two files in memory with one name for the same file.
+        with h5py.File(uuid.uuid4().hex, "w", driver="core", backing_store=False, libver=("earliest", "v110")) as file:
+            _write_header(file, self.metadata)
+            for number, band in enumerate(self.metadata.bands, 1):
+                _write_band(file.create_group(f"BAND{number}"), band, number, self)
+            file.flush()
+            return bytes(file.id.get_file_image())
+
+    def encode(self, values: NDArray[Any]) -> Buffer:
+        """The bytes of one chunk."""
+        if self.codec.compress == "none" or values.itemsize == 1:
+            return self.codec.encode(values)
+        planes = _scratch.of(values.nbytes).reshape(values.itemsize, *values.shape)
+        shuffle(
+            np.asarray(values, values.dtype.newbyteorder("<"), order="C")
+            if values.strides[-1] != values.itemsize
+            else values,
+            planes,
+        )
+        return self.codec.encode(planes)
+
+    def write_index(self, offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
+        """Append the trees, then tell the datasets and the superblock."""
+        partial, tiles = self.started, self.tiles
+        rows, cols = tiles.counts_yx
+        block = tiles.tile_yx[0]
+        row_col = np.stack(np.divmod(np.arange(tiles.per_band), cols), axis=1) * block
+        positions = root_positions(partial.read(0, partial.start), self.items)
+        begin = partial.append_tail(b"", align=NODE_ALIGN)
+        trees: list[bytes] = []
+        end = begin
+        for number, position in enumerate(positions):
+            part = slice(number * tiles.per_band, (number + 1) * tiles.per_band)
+            root, tree = chunk_tree(
+                row_col, offsets[part], sizes[part], stop_yx=(rows * block, cols * block), begin=end
+            )
+            partial.patch(position, struct.pack("<Q", root))
+            trees.append(tree)
+            end += len(tree)
+        partial.append_tail(b"".join(trees), align=NODE_ALIGN)
+        partial.patch(END_OF_FILE_POSITION, struct.pack("<Q", end))
+
+
+def kea_sink(target: Path, metadata: RasterMetadata, options: WriteOptions) -> KeaSink:
+    """A sink for one KEA file, with every wish checked against what the format can hold.
+
+    Raises
+    ------
+    OptionError
+        The options clash with KEA or the raster.
+    RasterWriteError
+        The folder is missing or cannot be written to.
+    """
+    _check_options(options)
+    block = _block(metadata, options)
+    sink = KeaSink(
+        target=writable_target(target),
+        metadata=metadata,
+        codec=TileCodec(compress=options.compress, level=options.level),
+        tiles=TileArray(shape=metadata.shape, tile_yx=(block, block), band_interleaved=True),
+        tables=_tables(metadata, options),
+    )
+    # Whether it can be written shows before anything is computed.
+    for table in sink.tables.values():
+        with h5py.File(uuid.uuid4().hex, "w", driver="core", backing_store=False) as file:
+            store_table(file.create_group("ATT"), table.iloc[:0])
+    return sink
+
+
+def _check_options(options: WriteOptions) -> None:
+    if options.compress not in ("deflate", "none"):
+        raise OptionError(f"compress={options.compress!r} is not possible in KEA; possible are 'deflate' and 'none'")
+    if options.predictor not in (None, 1):
+        raise OptionError(
+            f"predictor={options.predictor} is not possible in KEA, which shuffles bytes instead; leave it out"
+        )
+    if options.bigtiff is not None:
+        raise OptionError("bigtiff= goes with GeoTIFF, not with KEA; leave it out")
+
+
+def _block(metadata: RasterMetadata, options: WriteOptions) -> int:
+    """KEA's blocks are square and no larger than the raster's smaller side."""
+    rows, cols = options.tile_yx or (DEFAULT_BLOCK, DEFAULT_BLOCK)
+    if rows != cols:
+        raise OptionError(f"blocksize={options.blocksize!r} does not fit KEA, whose blocks are square; give one number")
+    block = min(rows, *metadata.grid.shape_yx)
+    if block > MAX_BLOCK or block * block * metadata.dtype.itemsize > MAX_CHUNK_NBYTES:
+        raise OptionError(
+            f"blocksize={options.blocksize!r} is too large for KEA: at most {MAX_BLOCK} pixels and 4 GB a block"
+        )
+    return block
+
+
+def _tables(metadata: RasterMetadata, options: WriteOptions) -> dict[int, pd.DataFrame]:
+    """The attribute table of each band: what was asked for, with the colours the metadata know."""
+    asked = options.attribute_table
+    if isinstance(asked, str | os.PathLike):
+        asked = without_counts(read_attribute_table(asked))
+    if asked is not None and not isinstance(asked, Mapping):
+        asked = {1: asked}
+    tables: dict[int, pd.DataFrame] = dict(asked or {})
+    for number, table in tables.items():
+        if not 1 <= number <= len(metadata.bands):
+            raise OptionError(f"attribute_table= names band {number}; the raster has bands 1 to {len(metadata.bands)}")
+        if not isinstance(table, pd.DataFrame):
+            raise OptionError(
+                f"attribute_table= takes a DataFrame, the path of a KEA file, or {{band: DataFrame}}, not a {type(table).__name__}"
+            )
+    for number, band in enumerate(metadata.bands, 1):
+        if band.colormap and not set(COLOR_COLUMNS) & set(tables.get(number, pd.DataFrame()).columns):
+            tables[number] = with_colormap(tables.get(number), band.colormap)
+    return tables
+
+
+def _write_header(file: h5py.File, metadata: RasterMetadata) -> None:
+    bands, rows, cols = metadata.shape
+    left, x_step, x_rotation, top, y_rotation, y_step = metadata.grid.transform.to_gdal()
+    header = file.create_group("HEADER")
+    _text(header, "FILETYPE", "KEA")
+    _text(header, "GENERATOR", "LibKEA")
+    _text(header, "VERSION", WRITTEN_VERSION)
+    _numbers(header, "NUMBANDS", [bands], "<u2")
+    _numbers(header, "SIZE", [cols, rows], "<u8")
+    _numbers(header, "TL", [left, top], "<f8")
+    _numbers(header, "RES", [x_step, y_step], "<f8")
+    _numbers(header, "ROT", [x_rotation, y_rotation], "<f8")
+    _text(header, "WKT", _wkt(metadata.grid.crs))
+    _texts(file.create_group("METADATA"), metadata.tags)
+    _write_gcps(file.create_group("GCPS"), metadata)
+
+
+def _wkt(crs: pyproj.CRS | None) -> str:
+    """WKT 1 as GDAL writes it, which every kealib's programs read; WKT 2 for what WKT 1 cannot say."""
+    if crs is None:
+        return ""
+    try:
+        return str(crs.to_wkt("WKT1_GDAL", output_axis_rule=True))
+    except pyproj.exceptions.CRSError:
+        return str(crs.to_wkt())
+
+
+def _write_gcps(group: h5py.Group, metadata: RasterMetadata) -> None:
+    if not metadata.gcps:
+        return
+    points = [(name.encode(), info.encode(), *numbers) for name, info, *numbers in metadata.gcps]
+    group.create_dataset(
+        "GCPS", data=np.array(points, GCP), maxshape=(None,), chunks=(len(points),),
+        shuffle=True, compression="gzip", compression_opts=LEVEL,
+    )  # fmt: skip
+    _numbers(group, "NUM_GCPS", [len(points)], "<u4")
+    _text(group, "PROJ", _wkt(pyproj.CRS.from_wkt(metadata.gcp_wkt) if metadata.gcp_wkt else None))
+
+
+def _write_band(group: h5py.Group, band: BandMetadata, number: int, sink: KeaSink) -> None:
+    dtype = sink.metadata.dtype.newbyteorder("<")
+    _write_raster(
+        group, "DATA", sink.metadata.grid.shape_yx, dtype, sink, fill=0 if band.nodata is None else band.nodata
+    )
+    _numbers(group, "DATATYPE", [PIXEL_TYPES.index(dtype) + 1], "<u2")
+    _text(group, "DESCRIPTION", band.name or f"Band {number}")
+    _numbers(group, "LAYER_TYPE", [int(band.thematic)], "<u1")
+    _numbers(group, "LAYER_USAGE", [COLORS.index(band.color) if band.color in COLORS else 0], "<u1")
+    if band.nodata is not None:
+        _numbers(group, "NO_DATA_VAL", [band.nodata], dtype)
+        group["NO_DATA_VAL"].attrs.create("NO_DATA_DEFINED", 1, dtype="<i1")
+    _texts(group.create_group("METADATA"), {**band.tags, **_scale_items(band)})
+    group.create_group("OVERVIEWS")
+    for name in ("ATT", "ATT/DATA", "ATT/NEIGHBOURS", "ATT/HEADER"):
+        group.create_group(name)
+    if number in sink.tables:
+        store_table(group["ATT"], sink.tables[number])
+    else:
+        _numbers(group, "ATT/HEADER/CHUNKSIZE", [CHUNK_ROWS], "<u8")
+        _numbers(group, "ATT/HEADER/SIZE", [0] * (1 + len(KINDS)), "<u8")
+
+
+def _scale_items(band: BandMetadata) -> dict[str, str]:
+    items = {SCALE_ITEM: (band.scale, 1.0), OFFSET_ITEM: (band.offset, 0.0), UNITS_ITEM: (band.units or "", "")}
+    return {name: str(value) for name, (value, neutral) in items.items() if value != neutral}
+
+
+def _write_raster(
+    group: h5py.Group, name: str, shape_yx: tuple[int, int], dtype: np.dtype[Any], sink: KeaSink, *, fill: float
+) -> None:
+    """A dataset of pixels without chunks, with the attributes that kealib looks for."""
+    block = min(sink.tiles.tile_yx[0], *shape_yx)
+    filters: dict[str, Any] = {}
+    if sink.codec.compress != "none":
+        # The level tells nothing to a reader; HDF5 knows 0 to 9.
+        filters = {"shuffle": True, "compression": "gzip", "compression_opts": min(sink.codec.level or LEVEL, 9)}
+    dataset = group.create_dataset(name, shape_yx, dtype, chunks=(block, block), fillvalue=fill, **filters)
+    for key, text in (("CLASS", b"IMAGE"), ("IMAGE_VERSION", b"1.2")):
+        fixed = h5py.h5t.C_S1.copy()
+        fixed.set_size(len(text) + 1)
+        fixed.set_strpad(h5py.h5t.STR_NULLTERM)
+        attribute = h5py.h5a.create(dataset.id, key.encode(), fixed, h5py.h5s.create(h5py.h5s.SCALAR))
+        attribute.write(np.array(text, dtype=f"S{len(text) + 1}"), mtype=fixed)
+    dataset.attrs.create("BLOCK_SIZE", block, dtype="<u2")
+
+
+def _numbers(group: h5py.Group, name: str, values: list[Any], dtype: Any) -> None:
+    group.create_dataset(name, data=np.array(values, dtype=dtype))
+
+
+def _text(group: h5py.Group, name: str, text: str) -> None:
+    # kealib's type says ASCII, for which h5py refuses other letters as str; as bytes they pass, and all readers take UTF-8.
+    group.create_dataset(name, shape=(1,), dtype=VLEN_TEXT)[0] = text.split("\0", maxsplit=1)[0].encode()
+
+
+def _texts(group: h5py.Group, texts: Mapping[str, str]) -> None:
+    for key, text in texts.items():
+        # A slash would make groups, where kealib looks for texts only.
+        name = key.replace("/", "_").split("\0")[0]
+        if name not in VIRTUAL_ITEMS and name.strip(".") and name not in group:
+            _text(group, name, text)

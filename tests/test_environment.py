@@ -1,0 +1,59 @@
+"""The papers agree with one another and with the package."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import tomllib
+from pathlib import Path
+
+import daskraster as dr
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+CONDA_NAMES = {"dask[array]": "dask-core", "matplotlib": "matplotlib-base", "build": "python-build"}
+
+
+def test_environment_yml_names_the_packages_of_pyproject() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {*project["dependencies"]}.union(*project["optional-dependencies"].values())
+    entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    have = {re.sub(r"\s+", "", entry) for entry in entries if isinstance(entry, str)} - {"pip"}
+    conda = set()
+    for requirement in wanted:
+        name, version = re.fullmatch(r"([^>]+)(>=.+)", requirement).groups()  # type: ignore[union-attr]
+        conda.add(CONDA_NAMES.get(name, name) + version)
+    assert have == conda | {"python" + project["requires-python"]}
+
+
+def test_python_version_file_is_allowed() -> None:
+    assert (ROOT / ".python-version").read_text().strip() == "3.13"
+
+
+def test_all_is_sorted_and_importable() -> None:
+    assert dr.__all__ == sorted(dr.__all__, key=lambda name: (not name.isupper(), name[0].islower(), name))
+    public = {
+        name for name in vars(dr) if not name.startswith("_") and not isinstance(getattr(dr, name), type(importlib))
+    }
+    assert public == set(dr.__all__)
+
+
+@pytest.mark.parametrize("name", [name for name in dr.__all__ if name != "INHERIT"])
+def test_public_names_have_docstrings_with_raises(name: str) -> None:
+    doc = getattr(dr, name).__doc__
+    assert doc and len(doc.strip()) > 20
+    if name.islower():
+        assert "Raises\n" in doc
+        assert "Parameters\n" in doc
+
+
+def test_docstring_draws_every_module() -> None:
+    assert dr.__doc__ is not None
+    for path in (ROOT / "daskraster").rglob("*.py"):
+        if path.name not in ("__init__.py",):
+            assert path.stem in dr.__doc__, f"{path.stem} is missing in the picture of the floors"
+
+
+def test_typed() -> None:
+    assert (ROOT / "daskraster" / "py.typed").exists()
