@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from daskraster.blocks.conversion import convert
 from hypothesis import given
 from hypothesis import strategies as st
+
+from daskraster.blocks.conversion import convert
 
 INTEGERS = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"]
 

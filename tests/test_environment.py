@@ -7,9 +7,10 @@ import re
 import tomllib
 from pathlib import Path
 
-import daskraster as dr
 import pytest
 import yaml
+
+import daskraster as dr
 
 ROOT = Path(__file__).parents[1]
 CONDA_NAMES = {"dask[array]": "dask-core", "matplotlib": "matplotlib-base", "build": "python-build"}
@@ -42,7 +43,8 @@ def test_all_is_sorted_and_importable() -> None:
 @pytest.mark.parametrize("name", [name for name in dr.__all__ if name != "INHERIT"])
 def test_public_names_have_docstrings_with_raises(name: str) -> None:
     doc = getattr(dr, name).__doc__
-    assert doc and len(doc.strip()) > 20
+    assert doc
+    assert len(doc.strip()) > 20
     if name.islower():
         assert "Raises\n" in doc
         assert "Parameters\n" in doc

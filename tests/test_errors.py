@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pickle
 
-import daskraster.errors as errors
 import pytest
+
+from daskraster import errors
 
 CLASSES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from daskraster.errors import RasterWriteError
 from daskraster.files import PAGE_NBYTES, PartialFile
 

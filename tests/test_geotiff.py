@@ -6,15 +6,15 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-import daskraster as dr
 import numpy as np
 import pytest
 import rasterio
 import tifffile
 import xarray as xr
-from daskraster.formats import tiff
 from rasterio.io import MemoryFile
 
+import daskraster as dr
+from daskraster.formats import tiff
 from tests.conftest import TRANSFORM, ignoring_georeference, pixels, read
 
 DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]

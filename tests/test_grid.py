@@ -6,9 +6,10 @@ import numpy as np
 import pyproj
 import pytest
 from affine import Affine
-from daskraster.grid import Grid, Window, crs_name, round_up, split_axis, window_transform
 from hypothesis import given
 from hypothesis import strategies as st
+
+from daskraster.grid import Grid, Window, crs_name, round_up, split_axis, window_transform
 
 UTM = pyproj.CRS(32630)
 NORTH_UP = Affine(10, 0, 300_000, 0, -10, 6_000_000)

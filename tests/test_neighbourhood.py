@@ -8,7 +8,6 @@ from typing import Any
 
 import dask
 import dask.array as da
-import daskraster as dr
 import numpy as np
 import pytest
 import rasterio
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
+import daskraster as dr
 from tests.conftest import TRANSFORM, Counter, MakeRaster, pixels
 
 
@@ -129,7 +129,7 @@ def test_source_boundary_reads_real_pixels_beyond_a_crop(make_raster: MakeRaster
     assert (result == median5(values)[:, 10:60, 3:70]).all()
     assert (dr.apply(median5, image, overlap=20, boundary="source").values == median5(values)).all()
     shifted = image.isel(crop).copy(data=image.isel(y=slice(20, 70), x=slice(0, 67)).data)
-    both = dr.apply(lambda a, b: np.maximum(a, b), image.isel(crop), shifted, overlap=7, boundary="source").values
+    both = dr.apply(np.maximum, image.isel(crop), shifted, overlap=7, boundary="source").values
     assert (both == np.maximum(values[:, 10:60, 3:70], values[:, 20:70, 0:67])).all()
     with pytest.raises(dr.OptionError, match="no pixels beyond its edge"):
         dr.apply(median5, computed.isel(crop), overlap=2, boundary="source")
@@ -197,13 +197,13 @@ def test_runs_nothing_when_told_dtype_and_bands(make_raster: MakeRaster) -> None
 
 def test_one_fused_task_a_block_from_file_to_file(make_raster: MakeRaster, tmp_path: Path) -> None:
     from daskraster.options import WriteOptions
-    from daskraster.running import writing
+    from daskraster.running import outputs, writing
 
     image, _ = file_and_computed(make_raster, pixels((1, 256, 256)), 64)
     result = dr.apply(median5, image, overlap=2, dtype="uint16", bands=1)
     (output,) = writing._plan({tmp_path / "out.tif": result}, WriteOptions.of({"blocksize": 64}))
     sink = output.sink.start(many_processes=False)
-    receipts = writing._receipts(output, sink)
+    receipts = outputs.receipts(output, sink)
     keys = list(dask.core.flatten(receipts.__dask_keys__()))
     graph, _ = cull(dict(da.Array.__dask_optimize__(receipts.dask, keys)), keys)
     sink.discard()

@@ -9,17 +9,17 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import daskraster as dr
 import numpy as np
 import pytest
 import rasterio
 import rioxarray
 import xarray as xr
-from daskraster.lazy.arrays import as_raster
-from daskraster.lazy.sources import auto_chunks
 from hypothesis import given
 from hypothesis import strategies as st
 
+import daskraster as dr
+from daskraster.lazy.arrays import as_raster
+from daskraster.lazy.sources import auto_chunks
 from tests.conftest import TRANSFORM, MakeRaster, ignoring_georeference, pixels, read
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import daskraster as dr
 import numpy as np
 import pytest
 import xarray as xr
-from daskraster.grid import Window
-from daskraster.lazy.arrays import as_raster
-from daskraster.lazy.sources import source_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import daskraster as dr
+from daskraster.grid import Window
+from daskraster.lazy.arrays import as_raster
+from daskraster.lazy.sources import source_of
 from tests.conftest import MakeRaster, pixels
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from daskraster.formats import tilecache
-from daskraster.grid import Window
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from daskraster.formats import tilecache
+from daskraster.grid import Window
 
 TILE = (64, 64)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import dask
 import dask.array as da
-import daskraster as dr
 import numpy as np
 import pytest
 import rasterio
@@ -23,6 +22,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
+import daskraster as dr
 from tests.conftest import TRANSFORM, Counter, MakeRaster, pixels, read
 
 QUIET: Any = {"progress": False}
@@ -359,10 +359,10 @@ def test_a_full_disk(many: int, make_raster: MakeRaster, tmp_path: Path) -> None
 def test_interrupted_by_the_keyboard(make_raster: MakeRaster, tmp_path: Path) -> None:
     source = make_raster(pixels((1, 256, 256)))
     script = textwrap.dedent(f"""
-        import time
+        import os, time
         import daskraster as dr
         def slow(block):
-            print("working", flush=True)
+            os.write(1, b"working\\n")
             time.sleep(0.3)
             return block
         image = dr.open_raster({str(source)!r}, chunks=32)

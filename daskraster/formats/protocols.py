@@ -6,7 +6,7 @@ and open there on first use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -140,6 +140,3 @@ class Sink(Protocol):
 
     def discard(self) -> None:
         """Remove every trace of the run; harmless when it has been published."""
-
-    def discard_later(self) -> Callable[[], None]:
-        """`discard` as a function that does not keep the sink alive."""

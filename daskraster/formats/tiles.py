@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -173,10 +173,6 @@ class TileSink(ABC):
         """Remove the partial file."""
         if self.partial is not None:
             self.partial.discard()
-
-    def discard_later(self) -> Callable[[], None]:
-        """`discard` without a reference to this sink."""
-        return self.started.discard
 
     def _extent_nbytes(self) -> int:
         """Room a process claims at once: a small share of the file, never less than a few tiles."""

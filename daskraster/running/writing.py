@@ -1,15 +1,8 @@
-"""Arrays into files: check, plan, run, finish.
-
-Strategy. Every output is cut into blocks that begin where the file's tiles begin. One more Blockwise step turns a block into its receipt:
-convert, encode, write. dask fuses it with the steps before it, so that for file -> apply -> file there is one task a block and no
-pixel leaves the thread that read it.
-"""
+"""Arrays into files: check, plan, run, finish."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import math
 import multiprocessing
 import os
 import sys
@@ -19,76 +12,21 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
-import dask.array as da
 import numpy as np
 import xarray as xr
 from dask.delayed import Delayed, delayed
-from numpy.typing import NDArray
 
-from daskraster.blocks.conversion import convert
-from daskraster.errors import OptionError, RasterWriteError
-from daskraster.formats import choosing
+from daskraster.errors import OptionError
 from daskraster.formats.protocols import Receipt, Sink
-from daskraster.grid import Window, round_up, split_axis
-from daskraster.lazy.arrays import Raster, as_raster, encoded_nodata, metadata_of
-from daskraster.lazy.sources import auto_chunks, source_array, starts
-from daskraster.metadata import BandMetadata, Number, RasterMetadata
-from daskraster.options import Inherit, WriteKeywords, WriteOptions, check_nodata, pixel_type
+from daskraster.lazy.arrays import as_raster
+from daskraster.metadata import RasterMetadata
+from daskraster.options import WriteKeywords, WriteOptions
 from daskraster.running.engines import run, uses_other_processes
+from daskraster.running.outputs import Output, planned, receipts
 from daskraster.running.progress import Progress
 from daskraster.running.report import WriteReport, peak_nbytes
-from daskraster.timing import stage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Output:
-    """One file to be written."""
-
-    sink: Sink
-    data: da.Array
-    """``(band, y, x)``, in blocks that begin where the file's tiles begin."""
-    metadata: RasterMetadata
-    fill: Number | None
-    """What NaN becomes: the nodata value of an array that was opened masked, or of an integer file."""
-    fill_nan: bool
-    """Whether NaN in float pixels is to be replaced."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _WriteBlock:
-    """Last step of every block: pixels -> receipt. Travels with every task, so it holds only small things."""
-
-    sink: Sink | None
-    """None where the started sink comes with each call, from the graph."""
-    dtype: np.dtype[Any]
-    fill: Number | None
-    fill_nan: bool
-    starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-    """First band, row and column of each block."""
-
-    def __call__(self, block: NDArray[Any], sink: Sink | None = None, *, block_id: tuple[int, int, int]) -> Receipt:
-        """Convert, encode, write.
-
-        Raises
-        ------
-        RasterWriteError
-            With the block's window.
-        """
-        sink = sink or self.sink
-        assert sink is not None
-        band, row, col = (axis[number] for axis, number in zip(self.starts, block_id, strict=True))
-        window = Window(row, col, *block.shape[1:])
-        with stage("encode"):
-            if self.fill_nan and self.fill is not None:
-                block = np.where(np.isnan(block), block.dtype.type(self.fill), block)
-            block = convert(block, self.dtype, self.fill)
-        try:
-            return sink.put(block, window, band, block_id)
-        except RasterWriteError as error:
-            error.add_note(f"while writing {window}, block {block_id[1:]} of {sink.target}")
-            raise
 
 
 def write_raster(
@@ -165,134 +103,34 @@ def write_rasters(
     return _run(outputs, progress=checked.progress)
 
 
-def _plan(rasters: Mapping[str | os.PathLike[str], xr.DataArray], options: WriteOptions) -> list[_Output]:
+def _plan(rasters: Mapping[str | os.PathLike[str], xr.DataArray], options: WriteOptions) -> list[Output]:
     if not rasters:
         raise OptionError("write_rasters needs at least one output: {path: raster}")
     targets = [os.path.realpath(path) for path in rasters]
     if len(set(targets)) < len(targets):
         raise OptionError(f"two outputs go to one file: {', '.join(map(str, rasters))}")
-    return [_planned(as_raster(array), Path(path), options) for path, array in rasters.items()]
+    return [planned(as_raster(array), Path(path), options) for path, array in rasters.items()]
 
 
-def _planned(raster: Raster, path: Path, options: WriteOptions) -> _Output:
-    metadata = output_metadata(raster, options)
-    sink = choosing.sink(options.driver_for(path), path, metadata, options)
-    nodata = metadata.bands[0].nodata
-    masked = encoded_nodata(raster.array) is not None
-    return _Output(
-        sink=sink,
-        data=aligned(raster, sink.block_multiple),
-        metadata=metadata,
-        fill=nodata,
-        fill_nan=masked and nodata is not None and metadata.dtype.kind == "f",
-    )
-
-
-def output_metadata(raster: Raster, options: WriteOptions) -> RasterMetadata:
-    """What the file is to say: the array's own words, changed where an option says so.
-
-    Raises
-    ------
-    OptionError
-        A nodata value, name list or colour table that does not fit.
-    """
-    metadata = metadata_of(raster)
-    dtype = pixel_type(options.dtype if options.dtype is not None else metadata.dtype)
-    count = len(metadata.bands)
-    if options.band_names is not None and len(options.band_names) != count:
-        raise OptionError(f"band_names= has {len(options.band_names)} names for {count} bands")
-    if options.colormap is not None and (count != 1 or dtype not in (np.dtype(np.uint8), np.dtype(np.uint16))):
-        raise OptionError(f"colormap= goes with one band of uint8 or uint16, not with {count} of {dtype}")
-    bands = [_output_band(band, number, dtype, options) for number, band in enumerate(metadata.bands)]
-    tags = {**metadata.tags, **{str(key): str(value) for key, value in (options.tags or {}).items()}}
-    return dataclasses.replace(metadata, dtype=dtype, bands=bands, tags=tags)
-
-
-def _output_band(band: BandMetadata, number: int, dtype: np.dtype[Any], options: WriteOptions) -> BandMetadata:
-    nodata = band.nodata if isinstance(options.nodata, Inherit) else options.nodata
-    colormap = options.colormap if options.colormap is not None else band.colormap
-    if dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)):
-        colormap = None
-    color = "palette" if colormap else None if band.color == "palette" else band.color
-    return dataclasses.replace(
-        band,
-        nodata=check_nodata(nodata, dtype),
-        name=options.band_names[number] if options.band_names is not None else band.name,
-        colormap=colormap,
-        color=color,
-        thematic=band.thematic if options.thematic is None else options.thematic,
-    )
-
-
-def aligned(raster: Raster, multiple: tuple[int, int, int]) -> da.Array:
-    """The raster's pixels in blocks that begin at multiples of the file's tiles.
-
-    Blocks that do already are kept. A plain piece of a source is simply read in other blocks; anything else is re-chunked by dask, to
-    the next multiple above its largest block.
-    """
-    data = raster.data
-    chunks_yx = tuple(
-        sizes
-        if all(start % step == 0 for start in starts(sizes))
-        else split_axis(sum(sizes), round_up(max(sizes), step))
-        for sizes, step in zip(data.chunks[1:], multiple[1:], strict=True)
-    )
-    bands = data.chunks[0]
-    if any(start % multiple[0] for start in starts(bands)):
-        bands = split_axis(sum(bands), round_up(max(bands), multiple[0]))
-    chunks = (bands, *chunks_yx)
-    if chunks == data.chunks:
-        return data
-    if raster.view is not None:
-        tile_yx = tuple(math.lcm(a, b) for a, b in zip(raster.view.source.tile_yx, multiple[1:], strict=True))
-        rows, cols = auto_chunks(data.shape, data.dtype, (tile_yx[0], tile_yx[1]))
-        return source_array(raster.view, (rows, cols))
-    return data.rechunk(chunks)
-
-
-def _receipts(output: _Output, sink: Sink | Delayed) -> da.Array:
-    """An array with one receipt a block; ``sink`` is started, or will be when its Delayed has run."""
-    data = output.data
-    later = isinstance(sink, Delayed)
-    step = _WriteBlock(
-        sink=None if later else sink,
-        dtype=output.metadata.dtype,
-        fill=output.fill,
-        fill_nan=output.fill_nan,
-        starts=(starts(data.chunks[0]), starts(data.chunks[1]), starts(data.chunks[2])),
-    )
-    return da.map_blocks(
-        step,
-        data,
-        *([sink] if later else []),
-        chunks=tuple((1,) * count for count in data.numblocks),
-        dtype=object,
-        meta=np.empty((0, 0, 0), dtype=object),
-        # Never the same twice: a cluster must not take the receipt of an earlier run for this one's.
-        name=f"write-{output.sink.target.name}-{uuid.uuid4().hex}",
-    )
-
-
-def _run(outputs: Sequence[_Output], *, progress: bool) -> list[WriteReport]:
+def _run(outputs: Sequence[Output], *, progress: bool) -> list[WriteReport]:
     begin = time.perf_counter()
     name = outputs[0].sink.target.name + (f" and {len(outputs) - 1} more" if len(outputs) > 1 else "")
-    receipts: list[list[Receipt]] = [[] for _ in outputs]
+    taken: list[list[Receipt]] = [[] for _ in outputs]
     with _started(outputs) as sinks:
-        arrays = [_receipts(output, sink) for output, sink in zip(outputs, sinks, strict=True)]
+        arrays = [receipts(output, sink) for output, sink in zip(outputs, sinks, strict=True)]
         with Progress(name, sum(array.npartitions for array in arrays), wanted=progress) as line:
 
             def on_receipt(number: int, receipt: Receipt) -> None:
-                receipts[number].append(receipt)
+                taken[number].append(receipt)
                 line.add(receipt.nbytes)
 
             run(arrays, on_receipt)
-        sizes = _finish(sinks, receipts)
-    seconds = time.perf_counter() - begin
-    return [_report(output, taken, size, seconds) for output, taken, size in zip(outputs, receipts, sizes, strict=True)]
+        sizes = _finish(sinks, taken)
+    return _reports(sinks, [output.metadata for output in outputs], taken, sizes, time.perf_counter() - begin)
 
 
 @contextlib.contextmanager
-def _started(outputs: Sequence[_Output]) -> Iterator[list[Sink]]:
+def _started(outputs: Sequence[Output]) -> Iterator[list[Sink]]:
     """The sinks with their partial files; whatever goes wrong, Ctrl-C too, none of those is left."""
     many = uses_other_processes()
     sinks: list[Sink] = []
@@ -306,56 +144,79 @@ def _started(outputs: Sequence[_Output]) -> Iterator[list[Sink]]:
         raise
 
 
-def _finish(sinks: Sequence[Sink], receipts: Sequence[Sequence[Receipt]]) -> list[int]:
+def _finish(sinks: Sequence[Sink], taken: Sequence[Sequence[Receipt]]) -> list[int]:
     """Complete every file before the first one gets its name."""
-    for sink, taken in zip(sinks, receipts, strict=True):
-        sink.finish(taken)
+    for sink, of_sink in zip(sinks, taken, strict=True):
+        sink.finish(of_sink)
     return [sink.publish() for sink in sinks]
 
 
-def _report(output: _Output, receipts: Sequence[Receipt], file_nbytes: int, seconds: float) -> WriteReport:
+def _reports(
+    sinks: Sequence[Sink],
+    metadatas: Sequence[RasterMetadata],
+    taken: Sequence[Sequence[Receipt]],
+    sizes: Sequence[int],
+    seconds: float,
+) -> list[WriteReport]:
+    return [
+        WriteReport(
+            path=sink.target,
+            driver=sink.driver,
+            shape=metadata.shape,
+            dtype=str(metadata.dtype),
+            blocks=len({receipt.block for receipt in of_sink}),
+            tiles=len(np.unique(np.concatenate([receipt.tiles for receipt in of_sink]))),
+            seconds=seconds,
+            nbytes=metadata.nbytes,
+            file_nbytes=size,
+            peak_nbytes=peak_nbytes(),
+            stage_seconds=_stage_seconds(of_sink),
+        )
+        for sink, metadata, of_sink, size in zip(sinks, metadatas, taken, sizes, strict=True)
+    ]
+
+
+def _stage_seconds(taken: Sequence[Receipt]) -> dict[str, float]:
     stages: dict[str, float] = {}
-    for receipt in receipts:
+    for receipt in taken:
         for name, spent in receipt.seconds.items():
             stages[name] = stages.get(name, 0.0) + spent
-    return WriteReport(
-        path=output.sink.target,
-        driver=output.sink.driver,
-        shape=output.metadata.shape,
-        dtype=str(output.metadata.dtype),
-        blocks=len({receipt.block for receipt in receipts}),
-        tiles=sum(len(receipt.tiles) for receipt in receipts),
-        seconds=seconds,
-        nbytes=output.metadata.nbytes,
-        file_nbytes=file_nbytes,
-        peak_nbytes=peak_nbytes(),
-        stage_seconds=stages,
-    )
+    return stages
 
 
-def _delayed(outputs: Sequence[_Output]) -> Delayed:
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class _Started:
+    """What the first task of a Delayed hands to the others."""
+
+    sink: Sink
+    at: float
+
+
+def _delayed(outputs: Sequence[Output]) -> Delayed:
     """One Delayed: start -> every block -> finish. Which engine will run it is not known, so the sinks are ready for any."""
-    begin = time.perf_counter()
     token = uuid.uuid4().hex
     started = [
-        delayed(_start_guarded, pure=False)(output.sink, dask_key_name=f"start-{output.sink.target.name}-{token}")
+        delayed(_start, pure=False)(output.sink, dask_key_name=f"start-{output.sink.target.name}-{token}")
         for output in outputs
     ]
-    receipts = [
-        _receipts(output, sink).to_delayed().reshape(-1).tolist() for output, sink in zip(outputs, started, strict=True)
+    taken = [
+        receipts(output, first).to_delayed().reshape(-1).tolist()
+        for output, first in zip(outputs, started, strict=True)
     ]
-    return delayed(_finish_delayed, pure=False)(outputs, started, receipts, begin, dask_key_name=f"finish-{token}")
+    # Not the outputs themselves: dask would see the arrays in them and compute those too.
+    metadatas = [output.metadata for output in outputs]
+    return delayed(_finish_delayed, pure=False)(metadatas, started, taken, dask_key_name=f"finish-{token}")
 
 
-def _start_guarded(sink: Sink) -> Sink:
+def _start(sink: Sink) -> _Started:
     """A started sink whose partial file goes when the run fails, where this can be told.
 
     In one process the scheduler drops the sink when a block raises, and then the file goes with it. On a cluster copies of the sink come
     and go while the run is healthy, so there the hidden file of a failed run stays.
     """
-    started = sink.start(many_processes=True)
+    started = _Started(sink.start(many_processes=True), time.time())
     if multiprocessing.parent_process() is None and not _on_cluster_worker():
-        weakref.finalize(started, started.discard_later())
+        weakref.finalize(started, started.sink.discard)
     return started
 
 
@@ -365,13 +226,13 @@ def _on_cluster_worker() -> bool:
 
 
 def _finish_delayed(
-    outputs: Sequence[_Output], sinks: Sequence[Sink], receipts: Sequence[Sequence[Receipt]], begin: float
+    metadatas: Sequence[RasterMetadata], started: Sequence[_Started], taken: Sequence[Sequence[Receipt]]
 ) -> list[WriteReport]:
+    sinks = [one.sink for one in started]
     try:
-        sizes = _finish(sinks, receipts)
+        sizes = _finish(sinks, taken)
     except BaseException:
         for sink in sinks:
             sink.discard()
         raise
-    seconds = time.perf_counter() - begin
-    return [_report(output, taken, size, seconds) for output, taken, size in zip(outputs, receipts, sizes, strict=True)]
+    return _reports(sinks, metadatas, taken, sizes, time.time() - min(one.at for one in started))

@@ -1,0 +1,178 @@
+"""One file to be: what it will say, in which blocks it is made, and the step that writes them.
+
+Strategy. Every output is cut into blocks that begin where the file's tiles begin. One more Blockwise step turns a block into its receipt:
+convert, encode, write. dask fuses it with the steps before it, so that for file -> apply -> file there is one task a block and no
+pixel leaves the thread that read it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask.delayed import Delayed
+from numpy.typing import NDArray
+
+from daskraster.blocks.conversion import convert
+from daskraster.errors import OptionError, RasterWriteError
+from daskraster.formats import choosing
+from daskraster.formats.protocols import Receipt, Sink
+from daskraster.grid import Window, round_up, split_axis
+from daskraster.lazy.arrays import Raster, encoded_nodata, metadata_of
+from daskraster.lazy.sources import auto_chunks, source_array, starts
+from daskraster.metadata import BandMetadata, Number, RasterMetadata
+from daskraster.options import Inherit, WriteOptions, check_nodata, pixel_type
+from daskraster.timing import stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """One file to be written."""
+
+    sink: Sink
+    data: da.Array
+    """``(band, y, x)``, in blocks that begin where the file's tiles begin."""
+    metadata: RasterMetadata
+    fill: Number | None
+    """What NaN becomes: the nodata value of an array that was opened masked, or of an integer file."""
+    fill_nan: bool
+    """Whether NaN in float pixels is to be replaced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteBlock:
+    """Last step of every block: pixels -> receipt. Travels with every task, so it holds only small things."""
+
+    sink: Sink | None
+    """None where the started sink comes with each call, from the first task of the graph."""
+    dtype: np.dtype[Any]
+    fill: Number | None
+    fill_nan: bool
+    starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    """First band, row and column of each block."""
+
+    def __call__(self, block: NDArray[Any], started: Any = None, *, block_id: tuple[int, int, int]) -> Receipt:
+        """Convert, encode, write.
+
+        Raises
+        ------
+        RasterWriteError
+            With the block's window.
+        """
+        sink: Sink = started.sink if self.sink is None else self.sink
+        band, row, col = (axis[number] for axis, number in zip(self.starts, block_id, strict=True))
+        window = Window(row, col, *block.shape[1:])
+        with stage("encode"):
+            if self.fill_nan and self.fill is not None:
+                block = np.where(np.isnan(block), block.dtype.type(self.fill), block)
+            block = convert(block, self.dtype, self.fill)
+        try:
+            return sink.put(block, window, band, block_id)
+        except RasterWriteError as error:
+            error.add_note(f"while writing {window}, block {block_id[1:]} of {sink.target}")
+            raise
+
+
+def planned(raster: Raster, path: Path, options: WriteOptions) -> Output:
+    metadata = output_metadata(raster, options)
+    sink = choosing.sink(options.driver_for(path), path, metadata, options)
+    nodata = metadata.bands[0].nodata
+    masked = encoded_nodata(raster.array) is not None
+    return Output(
+        sink=sink,
+        data=aligned(raster, sink.block_multiple),
+        metadata=metadata,
+        fill=nodata,
+        fill_nan=masked and nodata is not None and metadata.dtype.kind == "f",
+    )
+
+
+def output_metadata(raster: Raster, options: WriteOptions) -> RasterMetadata:
+    """What the file is to say: the array's own words, changed where an option says so.
+
+    Raises
+    ------
+    OptionError
+        A nodata value, name list or colour table that does not fit.
+    """
+    metadata = metadata_of(raster)
+    dtype = pixel_type(options.dtype if options.dtype is not None else metadata.dtype)
+    count = len(metadata.bands)
+    if options.band_names is not None and len(options.band_names) != count:
+        raise OptionError(f"band_names= has {len(options.band_names)} names for {count} bands")
+    if options.colormap is not None and (count != 1 or dtype not in (np.dtype(np.uint8), np.dtype(np.uint16))):
+        raise OptionError(f"colormap= goes with one band of uint8 or uint16, not with {count} of {dtype}")
+    bands = [_output_band(band, number, dtype, options) for number, band in enumerate(metadata.bands)]
+    tags = {**metadata.tags, **{str(key): str(value) for key, value in (options.tags or {}).items()}}
+    return dataclasses.replace(metadata, dtype=dtype, bands=bands, tags=tags)
+
+
+def _output_band(band: BandMetadata, number: int, dtype: np.dtype[Any], options: WriteOptions) -> BandMetadata:
+    nodata = band.nodata if isinstance(options.nodata, Inherit) else options.nodata
+    colormap = options.colormap if options.colormap is not None else band.colormap
+    if dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)):
+        colormap = None
+    color = "palette" if colormap else None if band.color == "palette" else band.color
+    return dataclasses.replace(
+        band,
+        nodata=check_nodata(nodata, dtype),
+        name=options.band_names[number] if options.band_names is not None else band.name,
+        colormap=colormap,
+        color=color,
+        thematic=band.thematic if options.thematic is None else options.thematic,
+    )
+
+
+def aligned(raster: Raster, multiple: tuple[int, int, int]) -> da.Array:
+    """The raster's pixels in blocks that begin at multiples of the file's tiles.
+
+    Blocks that do already are kept. A plain piece of a source is simply read in other blocks; anything else is re-chunked by dask, to
+    the next multiple above its largest block.
+    """
+    data = raster.data
+    chunks_yx = tuple(
+        sizes
+        if all(start % step == 0 for start in starts(sizes))
+        else split_axis(sum(sizes), round_up(max(sizes), step))
+        for sizes, step in zip(data.chunks[1:], multiple[1:], strict=True)
+    )
+    bands = data.chunks[0]
+    if any(start % multiple[0] for start in starts(bands)):
+        bands = split_axis(sum(bands), round_up(max(bands), multiple[0]))
+    chunks = (bands, *chunks_yx)
+    if chunks == data.chunks:
+        return data
+    if raster.view is not None:
+        tile_yx = tuple(math.lcm(a, b) for a, b in zip(raster.view.source.tile_yx, multiple[1:], strict=True))
+        rows, cols = auto_chunks(data.shape, data.dtype, (tile_yx[0], tile_yx[1]))
+        return source_array(raster.view, (rows, cols))
+    return data.rechunk(chunks)
+
+
+def receipts(output: Output, sink: Sink | Delayed) -> da.Array:
+    """An array with one receipt a block; ``sink`` is started, or will be when its Delayed has run."""
+    data = output.data
+    later = isinstance(sink, Delayed)
+    step = WriteBlock(
+        sink=None if later else sink,
+        dtype=output.metadata.dtype,
+        fill=output.fill,
+        fill_nan=output.fill_nan,
+        starts=(starts(data.chunks[0]), starts(data.chunks[1]), starts(data.chunks[2])),
+    )
+    return da.map_blocks(
+        step,
+        data,
+        *([sink] if later else []),
+        chunks=tuple((1,) * count for count in data.numblocks),
+        dtype=object,
+        meta=np.empty((0, 0, 0), dtype=object),
+        # Never the same twice: a cluster must not take the receipt of an earlier run for this one's.
+        name=f"write-{output.sink.target.name}-{uuid.uuid4().hex}",
+    )
