@@ -15,13 +15,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from daskraster.errors import DaskRasterError, RasterFormatError, RasterNotFoundError
+from daskraster.formats.kea_heap import check_heaps, read_text
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 VERSIONS = ("1.0", "1.1", "2.0")
@@ -65,9 +66,10 @@ def band_item(band: int, name: str) -> str:
 class KeaFile:
     """An open KEA file; remembers the item under way, for errors."""
 
-    def __init__(self, path: str, file: h5py.File) -> None:
+    def __init__(self, path: str, file: h5py.File, raw: BinaryIO) -> None:
         self.path = path
         self.file = file
+        self.raw = raw
         self.item = ""
 
     def has(self, name: str) -> bool:
@@ -113,7 +115,11 @@ class KeaFile:
         dataset = self.dataset(name)
         if dataset.size != 1:
             raise self.error(f"it has {dataset.size} values where one is due")
-        return decode(np.asarray(dataset[()]).reshape(-1)[0])
+        position = dataset.id.get_offset()
+        kind = h5py.check_string_dtype(dataset.dtype)
+        if position is None or kind is None or kind.length is not None or self.file.userblock_size:
+            return decode(np.asarray(dataset[()]).reshape(-1)[0])
+        return decode(read_text(self.raw, position))
 
     def numbers(self, name: str, count: int) -> NDArray[Any]:
         """A dataset of ``count`` numbers.
@@ -135,6 +141,16 @@ class KeaFile:
         if not self.has(name):
             return {}
         return {str(key): self.text(f"{name}/{key}") for key in self.group(name)}
+
+    def check_heaps(self) -> None:
+        """Before texts of tables are left to HDF5: see `daskraster.formats.kea_heap`.
+
+        Raises
+        ------
+        ValueError
+            A heap is damaged.
+        """
+        check_heaps(self.raw)
 
     def error(self, what: str) -> RasterFormatError:
         """An error about the item under way."""
@@ -169,8 +185,8 @@ def open_kea(path: str, mode: str = "r") -> Iterator[KeaFile]:
     kea: KeaFile | None = None
     try:
         # Many network disks have no locks: then HDF5 goes on without.
-        with h5py.File(path, mode, locking="best-effort") as file:
-            kea = KeaFile(path, file)
+        with open(path, "rb", buffering=0) as raw, h5py.File(path, mode, locking="best-effort") as file:
+            kea = KeaFile(path, file, cast(BinaryIO, raw))
             _check_kind(kea)
             yield kea
     except DaskRasterError:

@@ -320,6 +320,7 @@ def _code(kea: KeaFile, item: str) -> int:
 def _gcps(kea: KeaFile) -> tuple[tuple[str, str, float, float, float, float, float], ...]:
     if not kea.has("GCPS/GCPS"):
         return ()
+    kea.check_heaps()
     points = np.asarray(kea.dataset("GCPS/GCPS")[()])
     fields = [points[f"DF_{name}"].astype(float).tolist() for name in ("PIXEL", "LINE", "X", "Y", "Z")]
     ids, infos = ([decode(text) for text in points[f"PSZ_{name}"]] for name in ("ID", "INFO"))

@@ -236,6 +236,8 @@ def _fields(kea: KeaFile, band: int) -> tuple[int, list[_Field]]:
     if not kea.has(size):
         return 0, []
     rows = int(kea.numbers(size, 1 + len(KINDS))[0])
+    if rows:
+        kea.check_heaps()
     found: list[_Field] = []
     for kind in KINDS:
         item = band_item(band, f"ATT/HEADER/{kind}_FIELDS")
