@@ -19,128 +19,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from daskraster.blocks.bins import EXACT_RANGE, FLOAT_UNIT_BITS, BinCounts, bin_exponent, bin_of
+from daskraster.blocks.results import (
+    LINEAR_BINS,
+    BandStatistics,
+    Histogram,
+    histogram_items,
+    metadata_items,
+)
 from daskraster.errors import BlockResultError
 from daskraster.metadata import Number
 
-# Range of integers up to which each value has its own bin.
-EXACT_RANGE = 65_536
-# Fewer bins of a power of two otherwise: at least 16 of them to each of the 256 final ones, 16 KB in a receipt.
-COARSE_BINS = 8_192
-LINEAR_BINS = 256
+__all__ = [
+    "BandStatistics",
+    "Histogram",
+    "PartialStatistics",
+    "bin_exponent",
+    "histogram_items",
+    "merge_statistics",
+    "metadata_items",
+    "partial_statistics",
+]
 
-# The smallest positive float64 is 2**-1074: every float is a whole number of these.
-FLOAT_UNIT_BITS = 1074
 # MB/s per core on float32, by pixels at once: 16 Ki 450, 64 Ki 670, 256 Ki 720, 16 Mi 290. `_exact_sums` allows no more than 64 Ki.
 CHUNK_PIXELS = 1 << 16
 # MB/s of bincount on uint16: 64 Ki 800 (the 512 KB of counters are added up each time), 256 Ki 1300, 1 Mi 1100, 16 Mi 640.
 COUNTING_PIXELS = 1 << 18
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Histogram:
-    """Bins as GDAL's and KEA's metadata describe them."""
-
-    minimum: Number
-    """HISTOMIN: value of the first bin (direct), lower edge of the first bin (linear)."""
-    maximum: Number
-    """HISTOMAX: value of the last bin (direct), upper edge of the last bin, which belongs to it (linear)."""
-    function: str
-    """``direct``: bin i holds the value ``minimum + i``; ``linear``: bins of equal width from minimum to maximum."""
-    counts: tuple[int, ...] = field(repr=False)
-    """Valid, finite pixels of each bin."""
-
-    def lower_edge(self, index: int) -> Fraction:
-        """Value or lower edge of a bin, exact."""
-        if self.function == "direct":
-            return Fraction(self.minimum) + index
-        return Fraction(self.minimum) + (Fraction(self.maximum) - Fraction(self.minimum)) * index / len(self.counts)
-
-    @property
-    def edges(self) -> tuple[float, ...]:
-        """Edges of the bins, one more than there are bins; around whole values with ``direct``."""
-        shift = Fraction(1, 2) if self.function == "direct" else 0
-        return tuple(float(self.lower_edge(index) - shift) for index in range(len(self.counts) + 1))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BandStatistics:
-    """Statistics of one band; all but the counts None where no pixel is valid and finite."""
-
-    pixels: int
-    """All pixels."""
-    count: int
-    """Pixels in the statistics: valid and finite."""
-    infinities: int
-    """Valid pixels left out because they are infinite."""
-    minimum: Number | None = None
-    """Exact; int for integer pixels."""
-    maximum: Number | None = None
-    """Exact; int for integer pixels."""
-    mean: float | None = None
-    """Of integers: the float nearest to the exact mean."""
-    stddev: float | None = None
-    """Of the population (divided by the count)."""
-    median: Number | None = None
-    """Value or lower edge of the first bin at which the cumulated count reaches half; rounded for integers."""
-    mode: Number | None = None
-    """Value or lower edge of the fullest bin (of several, the first); rounded for integers."""
-    histogram: Histogram | None = None
-    """See `PartialStatistics.finish` for its bins."""
-
-    @property
-    def valid_percent(self) -> float:
-        """Share of valid pixels, infinities among them, 0 to 100; 0 without any pixel."""
-        return 100.0 * (self.count + self.infinities) / self.pixels if self.pixels else 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Counts:
-    """Pixels per bin of width 2**exponent; the first bin begins at ``low * 2**exponent``. Arrays are never changed."""
-
-    exponent: int
-    low: int
-    size: int
-    """Number of bins."""
-    counts: NDArray[Any]
-    """Of all bins, or of those in ``bins``; the smallest unsigned type that holds them."""
-    bins: NDArray[Any] | None = None
-    """Offsets of the bins that hold pixels, where listing them takes less room than all counts."""
-
-    @classmethod
-    def pack(cls, exponent: int, low: int, counts: NDArray[Any]) -> _Counts:
-        """From the counts of all bins."""
-        small = counts.astype(np.min_scalar_type(counts.max()))
-        filled = np.flatnonzero(counts)
-        bins = filled.astype(np.min_scalar_type(counts.size))
-        if filled.size * (bins.itemsize + small.itemsize) < small.nbytes:
-            return cls(exponent=exponent, low=low, size=counts.size, counts=small[filled], bins=bins)
-        return cls(exponent=exponent, low=low, size=counts.size, counts=small)
-
-    def unpack(self) -> NDArray[Any]:
-        """Counts of all bins."""
-        if self.bins is None:
-            return self.counts
-        counts = np.zeros(self.size, self.counts.dtype)
-        counts[self.bins] = self.counts
-        return counts
-
-    def coarsen(self, exponent: int) -> tuple[int, NDArray[Any]]:
-        """First bin and counts at bins of ``2**exponent``, not narrower than these: pairs of pairs added up."""
-        counts, steps = self.unpack(), exponent - self.exponent
-        first = self.low >> steps
-        # The bins that begin a wider one; only the first may begin in its middle. Python integers: steps may be hundreds.
-        second = ((first + 1) << steps) - self.low
-        if steps == 0 or second >= counts.size:
-            return first, counts if steps == 0 else counts.sum(dtype=np.int64, keepdims=True)
-        begins = np.concatenate(([0], np.arange(second, counts.size, min(1 << steps, counts.size))))
-        return first, np.add.reduceat(counts, begins, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -162,7 +73,7 @@ class PartialStatistics:
     """Sum, in units of 1 (integers) or 2**-1074 (floats)."""
     squares: int = 0
     """Sum of squares, in units of the square."""
-    counts: _Counts | None = None
+    counts: BinCounts | None = None
 
     def merge(self, *others: PartialStatistics) -> PartialStatistics:
         """These pixels and those of the others; see `merge_statistics`."""
@@ -208,7 +119,7 @@ class PartialStatistics:
         bits = max((256 - squared.bit_length()) // 2, 0)
         return self.total / divisor, math.isqrt(squared << (2 * bits)) / (divisor << bits)
 
-    def _histogram(self, minimum: Number, maximum: Number, bins: _Counts) -> Histogram:
+    def _histogram(self, minimum: Number, maximum: Number, bins: BinCounts) -> Histogram:
         counts = bins.unpack().astype(np.int64)
         if self.dtype.kind == "f":
             if minimum == maximum:
@@ -288,44 +199,15 @@ def merge_statistics(parts: Iterable[PartialStatistics]) -> PartialStatistics:
     )
 
 
-def _merge_counts(parts: list[PartialStatistics], minimum: Number, maximum: Number) -> _Counts:
+def _merge_counts(parts: list[PartialStatistics], minimum: Number, maximum: Number) -> BinCounts:
     exponent = bin_exponent(minimum, maximum)
-    low = _bin(minimum, exponent)
-    counts = np.zeros(_bin(maximum, exponent) - low + 1, np.int64)
+    low = bin_of(minimum, exponent)
+    counts = np.zeros(bin_of(maximum, exponent) - low + 1, np.int64)
     for part in parts:
         if part.counts is not None:
             first, widened = part.counts.coarsen(exponent)
             counts[first - low : first - low + widened.size] += widened
-    return _Counts.pack(exponent, low, counts)
-
-
-def bin_exponent(minimum: Number, maximum: Number) -> int:
-    """k of the bins' width 2**k: the smallest that keeps the number of bins within bounds.
-
-    Postcondition: a range inside this one has no larger k.
-
-    >>> bin_exponent(-30000, 35536), bin_exponent(-30000, 35537), bin_exponent(0.0, 1.0)
-    (0, 4, -12)
-    """
-    whole = not isinstance(minimum, float)
-    if whole and maximum - minimum <= EXACT_RANGE:
-        return 0
-    smallest = 0 if whole else -FLOAT_UNIT_BITS
-    if minimum == maximum:
-        return smallest
-    span = Fraction(maximum) - Fraction(minimum)
-    # A guess that is too small by 1 or 2, or right.
-    guess = span.numerator.bit_length() - span.denominator.bit_length() - COARSE_BINS.bit_length() - 1
-    exponent = max(guess, smallest)
-    while _bin(maximum, exponent) - _bin(minimum, exponent) >= COARSE_BINS:
-        exponent += 1
-    return exponent
-
-
-def _bin(value: Number, exponent: int) -> int:
-    """Floor of ``value / 2**exponent``, exact."""
-    numerator, denominator = value.as_integer_ratio()
-    return numerator // (denominator << exponent) if exponent >= 0 else (numerator << -exponent) // denominator
+    return BinCounts.pack(exponent, low, counts)
 
 
 def _matchable(nodata: Number | None, dtype: np.dtype[Any]) -> Number | None:
@@ -370,7 +252,7 @@ def _of_narrow(block: NDArray[Any], nodata: Number | None, empty: PartialStatist
         maximum=low + counts.size - 1,
         total=total + low * count,
         squares=squares + 2 * low * total + low * low * count,
-        counts=_Counts.pack(0, low, counts),
+        counts=BinCounts.pack(0, low, counts),
     )
 
 
@@ -410,8 +292,8 @@ def _of_wide(block: NDArray[Any], nodata: Number | None, empty: PartialStatistic
         return empty
     minimum, maximum = min(lows), max(highs)
     exponent = bin_exponent(minimum, maximum)
-    first = _bin(minimum, exponent)
-    counts = np.zeros(_bin(maximum, exponent) - first + 1, np.int64)
+    first = bin_of(minimum, exponent)
+    counts = np.zeros(bin_of(maximum, exponent) - first + 1, np.int64)
     for chunk in _valid_integers(block, nodata):
         index = _distance(chunk, first << exponent) >> np.uint64(exponent)
         counts += np.bincount(index.view(np.int64), minlength=counts.size)
@@ -424,7 +306,7 @@ def _of_wide(block: NDArray[Any], nodata: Number | None, empty: PartialStatistic
         maximum=maximum,
         total=total,
         squares=squares,
-        counts=_Counts.pack(exponent, first, counts),
+        counts=BinCounts.pack(exponent, first, counts),
     )
 
 
@@ -537,13 +419,15 @@ def _scaled(value: float, bits: int) -> int:
     return (numerator << bits) // denominator if bits >= 0 else numerator // (denominator << -bits)
 
 
-def _count_floats(block: NDArray[Any], nodata: Number | None, minimum: Number, maximum: Number, count: int) -> _Counts:
+def _count_floats(
+    block: NDArray[Any], nodata: Number | None, minimum: Number, maximum: Number, count: int
+) -> BinCounts:
     """Bin = floor(value / 2**k), exact in float64 (a power of two changes no digit; the difference of bins is small)."""
     exponent = bin_exponent(minimum, maximum)
-    low = _bin(minimum, exponent)
+    low = bin_of(minimum, exponent)
     if minimum == maximum:
-        return _Counts.pack(exponent, low, np.array([count]))
-    counts = np.zeros(_bin(maximum, exponent) - low + 1, np.int64)
+        return BinCounts.pack(exponent, low, np.array([count]))
+    counts = np.zeros(bin_of(maximum, exponent) - low + 1, np.int64)
     for chunk, _ in _finite_floats(block, nodata):
         values = chunk.astype(np.float64)
         # ldexp is exact where 2**-k itself is no float, but ten times slower.
@@ -551,38 +435,4 @@ def _count_floats(block: NDArray[Any], nodata: Number | None, minimum: Number, m
         np.floor(values, out=values)
         values -= float(low)
         counts += np.bincount(values.astype(np.int64), minlength=counts.size)
-    return _Counts.pack(exponent, low, counts)
-
-
-def metadata_items(statistics: BandStatistics) -> dict[str, str]:
-    """The items that GDAL and QGIS read, exact: integers as they are, floats with all their digits. Empty where nothing is valid."""
-    if statistics.count == 0:
-        return {}
-    percent = statistics.valid_percent
-    # GDAL writes four digits; a raster with one hole must not read as whole, nor one with one pixel as empty.
-    digits = f"{percent:.4g}" if percent in (0, 100) else f"{min(percent, 99.99):.4g}"
-    return {
-        "STATISTICS_MINIMUM": str(statistics.minimum),
-        "STATISTICS_MAXIMUM": str(statistics.maximum),
-        "STATISTICS_MEAN": str(statistics.mean),
-        "STATISTICS_STDDEV": str(statistics.stddev),
-        "STATISTICS_VALID_PERCENT": digits,
-    }
-
-
-def histogram_items(statistics: BandStatistics, nodata: Number | None) -> dict[str, str]:
-    """The further items of RSGISLib and RIOS; the counts themselves go into the attribute table. Empty where nothing is valid."""
-    histogram = statistics.histogram
-    if histogram is None:
-        return {}
-    items = {
-        "STATISTICS_MEDIAN": str(statistics.median),
-        "STATISTICS_MODE": str(statistics.mode),
-        "STATISTICS_HISTOMIN": str(histogram.minimum),
-        "STATISTICS_HISTOMAX": str(histogram.maximum),
-        "STATISTICS_HISTONUMBINS": str(len(histogram.counts)),
-        "STATISTICS_HISTOBINFUNCTION": histogram.function,
-    }
-    if nodata is not None:
-        items["STATISTICS_EXCLUDEDVALUES"] = str(nodata)
-    return items
+    return BinCounts.pack(exponent, low, counts)
