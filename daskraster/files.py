@@ -9,6 +9,11 @@ Every region of the file is handed out once and never written twice, so no two w
     header | extent 0      | extent 1      | extent 2   several processes, perhaps on several machines ("extents"):
              process A ....  process B ...   process A  each claims whole aligned extents and fills them from the front
 
+What a file should have near its beginning, though it is not known yet, has room there: ``front`` for the last words of the leading
+process, ``reserve`` for parts appended as such; when the reserve is full they go where all others go. ::
+
+    header | front | reserve: region | region | ... | region | region | ...
+
 An extent is claimed by creating an empty file of its number in a folder beside the partial file, with O_EXCL: the one operation
 that is atomic on every file system, network disks included, and needs neither a lock nor a server nor a scheduler that
 knows about us. The rest of a last extent stays empty until `close_gaps` moves the file's last regions into it.
@@ -17,6 +22,7 @@ knows about us. The rest of a last extent stays empty until `close_gaps` moves t
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import secrets
 import shutil
@@ -24,6 +30,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,11 +61,23 @@ class PartialFile:
     """First byte after the header."""
     extent_nbytes: int | None
     """Size of an extent; None for a counter in this process."""
+    front_nbytes: int = 0
+    """Room behind the header that `append` leaves free."""
+    reserve_nbytes: int = 0
+    """Room behind the front for what is appended with ``reserved``."""
     mode: int = field(default=0o644)
     """Permissions the finished file gets."""
 
     @classmethod
-    def create(cls, target: Path, header: bytes, *, extent_nbytes: int | None = None) -> PartialFile:
+    def create(
+        cls,
+        target: Path,
+        header: bytes,
+        *,
+        extent_nbytes: int | None = None,
+        front_nbytes: int = 0,
+        reserve_nbytes: int = 0,
+    ) -> PartialFile:
         """Write ``header`` into a new hidden file beside ``target``.
 
         Parameters
@@ -69,6 +88,8 @@ class PartialFile:
             First bytes of the file.
         extent_nbytes
             Size of the extents that processes claim, rounded up to pages; None where one process writes.
+        front_nbytes, reserve_nbytes
+            Room to be left behind the header. What is not used is given back by `close_gaps`.
 
         Raises
         ------
@@ -91,15 +112,18 @@ class PartialFile:
             raise
         finally:
             os.close(descriptor)
-        if extent_nbytes is None:
-            return cls(target=target, path=path, start=len(header), extent_nbytes=None, mode=mode)
+        step = 1 if extent_nbytes is None else PAGE_NBYTES
         partial = cls(
             target=target,
             path=path,
-            start=round_up(len(header), PAGE_NBYTES),
-            extent_nbytes=round_up(extent_nbytes, PAGE_NBYTES),
+            start=round_up(len(header), step),
+            extent_nbytes=None if extent_nbytes is None else round_up(extent_nbytes, PAGE_NBYTES),
+            front_nbytes=round_up(front_nbytes, step),
+            reserve_nbytes=round_up(reserve_nbytes, step),
             mode=mode,
         )
+        if extent_nbytes is None:
+            return partial
         partial.claims.mkdir(mode=0o700)
         return partial
 
@@ -108,17 +132,18 @@ class PartialFile:
         """Folder of the claimed extents' numbers."""
         return self.path.with_name(self.path.name + ".extents")
 
-    def append(self, parts: Sequence[Buffer]) -> list[int]:
+    def append(self, parts: Sequence[Buffer], *, reserved: bool = False) -> list[int]:
         """Write each part somewhere after the header and return where each begins, in order.
 
-        Parts go into one run of bytes where they fit, so that a block costs one system call.
+        Parts go into one run of bytes where they fit, so that a block costs one system call; into the reserve while there is
+        room, where they are ``reserved``.
 
         Raises
         ------
         RasterWriteError
             The disk is full, or the partial file is gone (finished, discarded, or on a disk this machine does not see).
         """
-        return _writer(self).append(parts)
+        return _writer(self).append(parts, reserved=reserved)
 
     def patch(self, offset: int, content: bytes) -> None:
         """Overwrite bytes at ``offset``: what is only known at the end, in the header."""
@@ -216,7 +241,7 @@ class PartialFile:
             raise TypeError(
                 f"the output {self.target} counts its bytes in one process and cannot be sent to another one"
             )
-        return _unpickle, (self.target, self.path, self.start, self.extent_nbytes, self.mode)
+        return _unpickle, ({field.name: getattr(self, field.name) for field in dataclasses.fields(self)},)
 
 
 def writable_target(target: Path) -> Path:
@@ -237,8 +262,52 @@ def writable_target(target: Path) -> Path:
     return target
 
 
-def _unpickle(target: Path, path: Path, start: int, extent_nbytes: int, mode: int) -> PartialFile:
-    return PartialFile(target=target, path=path, start=start, extent_nbytes=extent_nbytes, mode=mode)
+def _unpickle(fields: dict[str, Any]) -> PartialFile:
+    return PartialFile(**fields)
+
+
+class _Room:
+    """The free bytes of a part of the file; one call at a time, under the writer's lock."""
+
+    def __init__(self, partial: PartialFile, begin: int, end: int | None, name: str) -> None:
+        self._begin = self._next = begin
+        self._end = end
+        self._name = name
+        self._extent_nbytes = partial.extent_nbytes
+        self._claims = partial.claims
+        self._stop = end if partial.extent_nbytes is None else begin
+        self._last_extent = -1
+
+    def take(self, sizes: Sequence[int]) -> tuple[int, int] | None:
+        """How many of the parts fit into the next run of free bytes, and where it begins; None where not even one does."""
+        while self._stop is not None and self._next + sizes[0] > self._stop:
+            if not self._claim():
+                return None
+        offset, count = self._next, 0
+        for size in sizes:
+            if self._stop is not None and self._next + size > self._stop:
+                break
+            self._next += size
+            count += 1
+        return count, offset
+
+    def _claim(self) -> bool:
+        """Take the next free extent, if there is one; one that follows on is joined to what is left of the last one."""
+        if self._extent_nbytes is None:
+            return False
+        number = self._last_extent + 1
+        while True:
+            begin = self._begin + number * self._extent_nbytes
+            if self._end is not None and begin + self._extent_nbytes > self._end:
+                return False
+            if _create_exclusive(self._claims / f"{self._name}{number}"):
+                break
+            number += 1
+        self._last_extent = number
+        if begin != self._stop:
+            self._next = begin
+        self._stop = begin + self._extent_nbytes
+        return True
 
 
 class _Writer:
@@ -249,9 +318,9 @@ class _Writer:
         self._changed = threading.Condition()
         self._users = 0
         self._closed = False
-        self._next = partial.start
-        self._stop: int | None = None if partial.extent_nbytes is None else partial.start
-        self._last_extent = -1
+        reserve = partial.start + partial.front_nbytes
+        self._reserve = _Room(partial, reserve, reserve + partial.reserve_nbytes, "reserve-")
+        self._main = _Room(partial, reserve + partial.reserve_nbytes, None, "")
         try:
             self._descriptor = os.open(partial.path, os.O_RDWR | getattr(os, "O_BINARY", 0))
         except FileNotFoundError as error:
@@ -276,13 +345,13 @@ class _Writer:
                 self._users -= 1
                 self._changed.notify_all()
 
-    def append(self, parts: Sequence[Buffer]) -> list[int]:
+    def append(self, parts: Sequence[Buffer], *, reserved: bool) -> list[int]:
         """See `PartialFile.append`."""
         offsets: list[int] = []
         with self.descriptor() as descriptor:
             rest = list(parts)
             while rest:
-                count, offset = self._reserve([_nbytes(part) for part in rest])
+                count, offset = self._take([_nbytes(part) for part in rest], reserved=reserved)
                 try:
                     _write_all(descriptor, rest[:count], offset)
                 except OSError as error:
@@ -296,35 +365,12 @@ class _Writer:
                 rest = rest[count:]
         return offsets
 
-    def _reserve(self, sizes: Sequence[int]) -> tuple[int, int]:
-        """How many of the parts fit into the next run of free bytes, and where it begins; at least one."""
+    def _take(self, sizes: Sequence[int], *, reserved: bool) -> tuple[int, int]:
         with self._changed:
-            if self._stop is None:
-                offset = self._next
-                self._next += sum(sizes)
-                return len(sizes), offset
-            while self._next + sizes[0] > self._stop:
-                self._claim()
-            offset, count = self._next, 0
-            for size in sizes:
-                if self._next + size > self._stop:
-                    break
-                self._next += size
-                count += 1
-            return count, offset
-
-    def _claim(self) -> None:
-        """Take the next free extent; one that follows on is joined to what is left of the last one."""
-        extent_nbytes = self._partial.extent_nbytes
-        assert extent_nbytes is not None
-        number = self._last_extent + 1
-        while not _create_exclusive(self._partial.claims / str(number)):
-            number += 1
-        self._last_extent = number
-        begin = self._partial.start + number * extent_nbytes
-        if begin != self._stop:
-            self._next = begin
-        self._stop = begin + extent_nbytes
+            taken = self._reserve.take(sizes) if reserved else None
+            taken = taken or self._main.take(sizes)
+        assert taken is not None, "the last part of a file has no end"
+        return taken
 
     def close(self) -> None:
         """Refuse new users, wait for those at work, close."""

@@ -56,6 +56,9 @@ COMPRESSIONS = (
 PREDICTABLE = ("deflate", "zstd", "lzw")
 """Compressions that TIFF readers combine with a predictor."""
 
+RESAMPLINGS = ("average", "bilinear", "mode", "nearest")
+"""How a cell of an overview is made; see `daskraster.blocks.overviews`."""
+
 DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".gtiff": "GTiff", ".kea": "KEA"}
 PIXEL_TYPES = tuple(
     np.dtype(name)
@@ -83,7 +86,8 @@ class WriteKeywords(TypedDict, total=False):
     thematic: bool | None
     attribute_table: Any
     statistics: bool
-    overviews: bool
+    overviews: bool | Sequence[int]
+    overview_resampling: str | None
     progress: bool
 
 
@@ -92,7 +96,7 @@ class WriteOptions:
     """Validated options of one output."""
 
     driver: str | None = None
-    """GDAL's name of the format, ``"GTiff"``; None: from the suffix."""
+    """GDAL's name of the format, GTiff, COG or KEA; None: from the suffix."""
     compress: str = "deflate"
     """none, deflate, zstd, lzw, packbits, lzma, lerc, lerc_deflate, lerc_zstd, jpeg, webp."""
     level: int | None = None
@@ -124,15 +128,17 @@ class WriteOptions:
     attribute_table: Any = None
     """KEA: the table of band 1 as a DataFrame, or of several as ``{band: DataFrame}``, or the path of a KEA file whose table of band 1 is taken
     over without its pixel counts, which would be those of other pixels."""
-    statistics: bool = False
-    """Statistics in the same pass; not yet possible."""
-    overviews: bool = False
-    """Overviews in the same pass; not yet possible."""
+    statistics: bool = True
+    """Statistics of every band, in the same pass, in the file and in the report."""
+    overviews: bool | tuple[int, ...] = True
+    """Overviews in the same pass. True: 2, 4, 8 ... down to one tile; powers of two: those levels."""
+    overview_resampling: str | None = None
+    """average, nearest, mode or bilinear; None: average, and nearest for classes and palettes."""
     progress: bool = True
     """One progress line on a terminal, a widget in Jupyter, nothing elsewhere."""
 
     def __post_init__(self) -> None:
-        for check in (self._check_codec, self._check_layout, self._check_not_yet):
+        for check in (self._check_codec, self._check_layout, self._check_overviews):
             check()
 
     @classmethod
@@ -153,6 +159,8 @@ class WriteOptions:
             values["dtype"] = pixel_type(values["dtype"])
         if values.get("band_names") is not None:
             values["band_names"] = tuple(str(name) for name in values["band_names"])
+        if not isinstance(values.get("overviews", True), bool):
+            values["overviews"] = _factors(values["overviews"])
         if isinstance(values.get("compress"), str):
             values["compress"] = values["compress"].lower()
         elif "compress" in values and values["compress"] is None:
@@ -169,7 +177,8 @@ class WriteOptions:
         OptionError
             Neither ``driver`` nor the suffix names a format that can be written.
         """
-        possible = ", ".join(sorted(set(DRIVERS.values())))
+        names = sorted({*DRIVERS.values(), "COG"})
+        possible = ", ".join(names)
         if self.driver is None:
             if path.suffix.lower() not in DRIVERS:
                 raise OptionError(
@@ -177,7 +186,7 @@ class WriteOptions:
                     f"{', '.join(DRIVERS)}; give driver= ({possible})"
                 )
             return DRIVERS[path.suffix.lower()]
-        for name in set(DRIVERS.values()):
+        for name in names:
             if self.driver.lower() == name.lower():
                 return name
         raise OptionError(f"driver={self.driver!r} cannot be written; possible are {possible}")
@@ -208,11 +217,27 @@ class WriteOptions:
             if len(sizes) != 2 or any(not isinstance(size, int) or size < 1 for size in sizes):
                 raise OptionError(f"blocksize={self.blocksize!r} must be a number of pixels or a pair (y, x)")
 
-    def _check_not_yet(self) -> None:
-        for name in ("statistics", "overviews"):
-            if getattr(self, name):
+    def _check_overviews(self) -> None:
+        if not isinstance(self.statistics, bool):
+            raise OptionError(f"statistics={self.statistics!r} must be True or False")
+        if self.overview_resampling is not None and self.overview_resampling not in RESAMPLINGS:
+            raise OptionError(
+                f"overview_resampling={self.overview_resampling!r} is unknown; possible are {', '.join(RESAMPLINGS)}"
+            )
+        if self.overview_resampling is not None and not self.overviews:
+            raise OptionError(f"overview_resampling={self.overview_resampling!r} does not go with overviews=False")
+        if isinstance(self.overviews, bool):
+            return
+        for factor in self.overviews:
+            if (
+                isinstance(factor, bool)
+                or not isinstance(factor, int | np.integer)
+                or factor < 2
+                or factor & (factor - 1)
+            ):
                 raise OptionError(
-                    f"{name}=True is not possible in this version; leave it out, or run gdaladdo or gdalinfo -stats"
+                    f"overviews={list(self.overviews)!r}: {factor!r} is not possible; possible are True, False and powers of two "
+                    "from 2, since each level is made of the one before"
                 )
 
     @property
@@ -225,6 +250,12 @@ class WriteOptions:
             if isinstance(self.blocksize, int)
             else (self.blocksize[0], self.blocksize[1])
         )
+
+
+def _factors(overviews: Any) -> tuple[int, ...] | bool:
+    if overviews is None or not isinstance(overviews, Sequence | np.ndarray) or isinstance(overviews, str):
+        raise OptionError(f"overviews={overviews!r} must be True, False or a list of factors, as [2, 4, 8]")
+    return tuple(overviews) or False
 
 
 def _check_number(name: str, value: int | None, possible: range | None, compress: str) -> None:

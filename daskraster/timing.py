@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-type Stage = Literal["read", "function", "encode", "write"]
+type Stage = Literal["read", "function", "statistics", "overviews", "encode", "write"]
 
 
 class _Tally(threading.local):

@@ -169,7 +169,7 @@ def describe_classes(d: Any) -> None:
 )
 def test_opened_and_written_again_says_the_same(tmp_path: Path, values: Any, describe: Any, profile: Any) -> None:
     gdals_own(tmp_path / "in.tif", values, describe, **profile)
-    dr.write_raster(dr.open_raster(tmp_path / "in.tif"), tmp_path / "out.tif")
+    dr.write_raster(dr.open_raster(tmp_path / "in.tif"), tmp_path / "out.tif", statistics=False)
     assert everything(tmp_path / "out.tif") == everything(tmp_path / "in.tif")
     assert (read(tmp_path / "out.tif") == values).all()
 

@@ -29,8 +29,7 @@ from numpy.typing import NDArray
 
 from daskraster.errors import OptionError
 from daskraster.metadata import Number
-
-RESAMPLINGS = ("average", "bilinear", "mode", "nearest")
+from daskraster.options import RESAMPLINGS
 
 type Margin = tuple[tuple[int, int], tuple[int, int]]
 """Rows (above, below) and columns (left, right) of a block that belong to its neighbours; each 0 or 1."""

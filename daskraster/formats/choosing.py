@@ -35,14 +35,12 @@ def sink(driver: str, target: Path, metadata: RasterMetadata, options: WriteOpti
     Raises
     ------
     OptionError
-        The format cannot be written, or cannot meet an option.
+        The format cannot meet an option.
     RasterWriteError
         The folder is missing or cannot be written to.
     """
     if driver == "KEA":
         return kea_sink(target, metadata, options)
-    if driver != "GTiff":
-        raise OptionError(f"driver={driver!r} cannot be written yet; possible are GTiff and KEA")
     if options.attribute_table is not None:
         raise OptionError("attribute_table= goes with KEA; GeoTIFF has no place for a table")
-    return geotiff_sink(target, metadata, options)
+    return geotiff_sink(target, metadata, options, cloud=driver == "COG")

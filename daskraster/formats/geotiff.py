@@ -3,18 +3,29 @@
 Strategy. GDAL writes a sparse GeoTIFF of the right size into memory: every tag in it is GDAL's, no pixel is. Its directory is laid
 out as the header of the partial file. Workers encode tiles and append them wherever there is room; at the end the two arrays of tile
 offsets and byte counts are filled in and the file gets its name. So no tile is encoded twice, no lock of GDAL is held, and no
-other library decides what a GeoTIFF tag means.
+other library decides what a GeoTIFF tag means. Each overview level has a directory that GDAL made for a raster of its size.
+
+Statistics are known at the end only, when tiles stand behind the header. So it is laid out with the longest possible ones and laid
+out again with the real ones, filled up with blanks.
+
+A cloud-optimised file (COG) has the same header. Its readers ask that the first tile of each level lies behind that of the next
+smaller level; so the first tile of each overview is held back and written in front of all others at the end, the other tiles of
+overviews go into a room before the tiles of full resolution, and what is left of that room is given back. No order of the blocks is needed. ::
+
+    header | first tile of 8, of 4, of 2 | other tiles of overviews | tiles of full resolution
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
@@ -22,14 +33,16 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from daskraster.blocks.codecs import TileCodec
+from daskraster.blocks.results import BandStatistics, metadata_items
+from daskraster.blocks.tiling import TileArray, overview_levels
 from daskraster.errors import OptionError, RasterWriteError
 from daskraster.files import Buffer, writable_target
 from daskraster.formats import tiff
 from daskraster.formats.gdal import quiet_gdal
 from daskraster.formats.protocols import Receipt
-from daskraster.formats.tiles import TileArray, TileSink
-from daskraster.grid import Window, round_up
-from daskraster.metadata import Number, RasterMetadata
+from daskraster.formats.tiles import TileSink
+from daskraster.grid import Grid, Window, round_up
+from daskraster.metadata import BandMetadata, Number, RasterMetadata, without_derived
 from daskraster.options import PREDICTABLE, WriteOptions
 
 DEFAULT_TILE = 512
@@ -37,6 +50,13 @@ CLASSIC_NBYTES = 2**32  # classic TIFF has 32-bit addresses
 # Codecs may make noise larger than it was (LZW by up to half), and overviews add a third: BigTIFF well before either can matter.
 BIGTIFF_FROM_NBYTES = CLASSIC_NBYTES // 2
 GDAL_COMPRESSION = {"packbits": "PACKBITS", "lerc_deflate": "LERC_DEFLATE", "lerc_zstd": "LERC_ZSTD"}
+REDUCED_RESOLUTION = (1).to_bytes(4, "little")  # NewSubfileType of an overview
+EMPTY_METADATA = b"<GDALMetadata></GDALMetadata>\0"
+# No float64 and no 64-bit integer has a longer text than -2.2250738585072014e-308.
+LONGEST_STATISTICS = {
+    f"STATISTICS_{name}": "9" * 24 for name in ("MINIMUM", "MAXIMUM", "MEAN", "STDDEV", "VALID_PERCENT")
+}
+TILE_SPARE_NBYTES = 1 << 16  # what headers of a codec may add to a tile, well above any of them
 LERC_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 
@@ -45,44 +65,116 @@ class GeoTiffSink(TileSink):
     """One GeoTIFF to be written; see `daskraster.formats.protocols.Sink` for what may run where."""
 
     big: bool
+    cloud: bool = False
+    """Whether the file is to be a COG."""
 
     @property
     def driver(self) -> str:
         """GDAL's name of the format."""
-        return "GTiff"
+        return "COG" if self.cloud else "GTiff"
 
     def header(self) -> bytes:
-        """The TIFF directory, its tile arrays still empty."""
+        """The TIFF directories, their tile arrays still empty."""
         return self._layout().header
+
+    def room_in_front(self) -> tuple[int, int]:
+        """Of a COG: for the first tile of each overview however large it may get, and for what its overviews are likely to take."""
+        stored = [level for level in self.overviews if level.stored]
+        if not self.cloud or not stored:
+            return 0, 0
+        itemsize = self.metadata.dtype.itemsize
+        front = sum(2 * level.pixels_per_tile * itemsize + TILE_SPARE_NBYTES for level in stored)
+        raw = sum(level.shape[1] * level.shape[2] for level in stored) * self.metadata.shape[0] * itemsize
+        return front, raw if self.codec.compress == "none" else raw // 2
+
+    def is_held(self, number: int, level: int) -> bool:
+        """The first tile of each overview of a COG."""
+        return self.cloud and level > 0 and number == 0
 
     def encode(self, values: NDArray[Any]) -> Buffer:
         """The bytes of one tile."""
         return self.codec.encode(values)
 
-    def put(self, block: NDArray[Any], window: Window, band_off: int, index: tuple[int, int, int]) -> Receipt:
+    def put(
+        self, block: NDArray[Any], window: Window, band_off: int, index: tuple[int, int, int], level: int = 0
+    ) -> Receipt:
         """Encode and write the tiles of one block; see `Sink.put`."""
-        receipt = TileSink.put(self, block, window, band_off, index)
-        if not self.big and int((receipt.offsets + receipt.sizes).max()) >= CLASSIC_NBYTES:
+        receipt = TileSink.put(self, block, window, band_off, index, level)
+        if not self.big and int((receipt.offsets + receipt.sizes).max(initial=0)) >= CLASSIC_NBYTES:
             raise RasterWriteError(
                 f"{self.target} passes 4 GB, which classic TIFF cannot address; leave bigtiff= out, or give bigtiff=True"
             )
         return receipt
 
-    def write_index(self, offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
-        """Fill in the two tile arrays."""
-        layout = self._layout()
-        for arrays, values in ((layout.offsets, offsets), (layout.byte_counts, sizes)):
-            self.started.patch(arrays[0].position, arrays[0].encode(values))
+    def write_index(
+        self, offsets: NDArray[np.int64], sizes: NDArray[np.int64], statistics: Sequence[BandStatistics]
+    ) -> None:
+        """Fill in the tile arrays, and the statistics."""
+        layout = self._layout(statistics)
+        header = bytearray(layout.header)
+        first = 0
+        for at, counts in zip(layout.offsets, layout.byte_counts, strict=True):
+            part = slice(first, first + at.count)
+            for array, values in ((at, offsets[part]), (counts, sizes[part])):
+                content = array.encode(values)
+                header[array.position : array.position + len(content)] = content
+            first += at.count
+        self.started.patch(0, bytes(header))
 
-    def _layout(self) -> tiff.Layout:
-        big, (directory,) = tiff.parse(_template(self.metadata, self._creation_options()))
-        nodata = self.metadata.bands[0].nodata
+    def check(self) -> str:
+        """What GDAL reads from the header otherwise than was asked; see `TileSink.check`."""
+        due = (
+            self.metadata.shape,
+            {str(self.metadata.dtype)},
+            [level.shape[1:] for level in self.overviews if level.stored],
+        )
+        with quiet_gdal():
+            try:
+                with rasterio.open(self.started.path, driver="GTiff") as dataset:
+                    levels = len(dataset.overviews(1))
+                    found = (dataset.count, *dataset.shape), set(dataset.dtypes)
+                shapes = [_overview_shape(self.started.path, level) for level in range(levels)]
+            except RasterioError as error:
+                return f"GDAL cannot open it: {error}"
+        if (*found, shapes) != due:
+            return f"GDAL finds {found[0]}, {', '.join(found[1])}, overviews {shapes}; due were {due[0]}, {', '.join(due[1])}, {due[2]}"
+        return ""
+
+    def _layout(self, statistics: Sequence[BandStatistics] | None = None) -> tiff.Layout:
+        """The header with these statistics, as long as with any others; None: with the longest ones possible."""
+        big, full = self._directory(self._described([LONGEST_STATISTICS] * self.metadata.shape[0]))
+        if statistics is not None and self.statistics:
+            _, described = self._directory(self._described([metadata_items(band) for band in statistics]))
+            full[tiff.GDAL_METADATA] = _filled_up(described.get(tiff.GDAL_METADATA), full[tiff.GDAL_METADATA])
+        directories = [full]
+        for level in self.overviews:
+            if level.stored:
+                _, directory = self._directory(_overview_metadata(self.metadata, level))
+                directory[tiff.NEW_SUBFILE_TYPE] = tiff.Tag(tiff.LONG, 1, REDUCED_RESOLUTION)
+                directory.pop(tiff.GDAL_METADATA, None)
+                directories.append(directory)
+        return tiff.lay_out(directories, big=big)
+
+    def _described(self, items: Sequence[Mapping[str, str]]) -> RasterMetadata:
+        """What the file is to say, with these statistics of each band, where there are any."""
+        if not self.statistics:
+            return self.metadata
+        bands = [
+            dataclasses.replace(band, tags={**without_derived(band.tags), **new})
+            for band, new in zip(self.metadata.bands, items, strict=True)
+        ]
+        return dataclasses.replace(self.metadata, bands=bands)
+
+    def _directory(self, metadata: RasterMetadata) -> tuple[bool, tiff.Directory]:
+        """GDAL's directory for a raster, and whether it is a BigTIFF."""
+        big, (directory,) = tiff.parse(_template(metadata, self._creation_options()))
+        nodata = metadata.bands[0].nodata
         if nodata is not None:
             # rasterio passes nodata as a double: 64-bit integers would lose digits.
             directory[tiff.GDAL_NODATA] = tiff.Tag.ascii(_nodata_text(nodata))
         # Our JPEG tiles carry their own tables.
         directory.pop(tiff.JPEG_TABLES, None)
-        return tiff.lay_out([directory], big=big)
+        return big, directory
 
     def _creation_options(self) -> dict[str, Any]:
         options: dict[str, Any] = {
@@ -106,8 +198,8 @@ class GeoTiffSink(TileSink):
         return options
 
 
-def geotiff_sink(target: Path, metadata: RasterMetadata, options: WriteOptions) -> GeoTiffSink:
-    """A sink for one GeoTIFF, with every wish checked against what the format can hold.
+def geotiff_sink(target: Path, metadata: RasterMetadata, options: WriteOptions, *, cloud: bool = False) -> GeoTiffSink:
+    """A sink for one GeoTIFF, or COG, with every wish checked against what the format can hold.
 
     Raises
     ------
@@ -119,6 +211,7 @@ def geotiff_sink(target: Path, metadata: RasterMetadata, options: WriteOptions) 
     tile_yx = _tile_yx(metadata, options)
     _check_codec(metadata, options)
     _check_nodata(metadata)
+    tiles = TileArray(shape=metadata.shape, tile_yx=tile_yx, band_interleaved=options.interleave == "band")
     sink = GeoTiffSink(
         target=writable_target(target),
         metadata=metadata,
@@ -130,10 +223,13 @@ def geotiff_sink(target: Path, metadata: RasterMetadata, options: WriteOptions) 
             max_error=options.max_error,
             ycbcr=options.compress == "jpeg" and options.interleave == "pixel" and metadata.shape[0] == 3,
         ),
-        tiles=TileArray(shape=metadata.shape, tile_yx=tile_yx, band_interleaved=options.interleave == "band"),
+        tiles=tiles,
+        overviews=overview_levels(tiles, options.overviews, partial_cells=True),
+        statistics=options.statistics,
         big=_is_big(metadata, options, target),
+        cloud=cloud,
     )
-    probe = dataclasses.replace(sink, metadata=_first_tile(metadata, tile_yx))
+    probe = dataclasses.replace(sink, metadata=_first_tile(metadata, tile_yx), overviews=())
     try:
         probe._layout()
     except RasterioError as error:
@@ -200,6 +296,29 @@ def _is_big(metadata: RasterMetadata, options: WriteOptions, target: Path) -> bo
 def _first_tile(metadata: RasterMetadata, tile_yx: tuple[int, int]) -> RasterMetadata:
     """The same raster, one tile large: enough to ask GDAL whether it takes the options."""
     return dataclasses.replace(metadata, grid=metadata.grid.window_grid(Window(0, 0, *tile_yx)))
+
+
+def _overview_metadata(metadata: RasterMetadata, level: TileArray) -> RasterMetadata:
+    """What an overview's directory says: how its pixels are to be read, not where they lie on the Earth."""
+    bands = [BandMetadata(nodata=band.nodata, color=band.color, colormap=band.colormap) for band in metadata.bands]
+    return RasterMetadata(
+        grid=Grid(None, Affine.identity(), (level.shape[1], level.shape[2])),
+        dtype=metadata.dtype,
+        bands=bands,
+        has_transform=False,
+    )
+
+
+def _overview_shape(path: Path, level: int) -> tuple[int, ...]:
+    with rasterio.open(path, driver="GTiff", overview_level=level) as dataset:
+        return tuple(dataset.shape)
+
+
+def _filled_up(items: tiff.Tag | None, longest: tiff.Tag) -> tiff.Tag:
+    """GDAL's metadata with blanks before its end, as long as ``longest``."""
+    raw = EMPTY_METADATA if items is None else items.raw
+    end = raw.rindex(b"</GDALMetadata>")
+    return tiff.Tag(tiff.ASCII, longest.count, raw[:end] + b" " * (longest.count - len(raw)) + raw[end:])
 
 
 def _nodata_text(nodata: Number) -> str:

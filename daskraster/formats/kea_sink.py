@@ -11,7 +11,7 @@ import dataclasses
 import os
 import struct
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ import pyproj
 from numpy.typing import NDArray
 
 from daskraster.blocks.codecs import TileCodec
+from daskraster.blocks.results import BandStatistics
 from daskraster.blocks.scratch import Scratch
 from daskraster.blocks.shuffle import shuffle
-from daskraster.errors import OptionError
+from daskraster.blocks.tiling import TileArray, overview_levels
+from daskraster.errors import OptionError, RasterFormatError
 from daskraster.files import Buffer, writable_target
 from daskraster.formats.kea_index import END_OF_FILE_POSITION, NODE_ALIGN, chunk_tree, root_positions
 from daskraster.formats.kea_layout import (
@@ -34,10 +36,11 @@ from daskraster.formats.kea_layout import (
     PIXEL_TYPES,
     SCALE_ITEM,
     UNITS_ITEM,
-    VIRTUAL_ITEMS,
     WRITTEN_VERSION,
     band_item,
+    open_kea,
 )
+from daskraster.formats.kea_statistics import store_statistics
 from daskraster.formats.kea_tables import (
     CHUNK_ROWS,
     COLOR_COLUMNS,
@@ -48,8 +51,9 @@ from daskraster.formats.kea_tables import (
     with_colormap,
     without_counts,
 )
-from daskraster.formats.tiles import TileArray, TileSink
-from daskraster.metadata import BandMetadata, RasterMetadata
+from daskraster.formats.kea_texts import write_text, write_texts
+from daskraster.formats.tiles import TileSink
+from daskraster.metadata import BandMetadata, RasterMetadata, without_derived
 from daskraster.options import WriteOptions
 
 DEFAULT_BLOCK = 512  # kealib's since 1.6
@@ -78,7 +82,18 @@ class KeaSink(TileSink):
     @property
     def items(self) -> list[str]:
         """Paths of the datasets that chunks belong to, in the order of the chunks' numbers."""
-        return [band_item(band, "DATA") for band in range(1, self.tiles.shape[0] + 1)]
+        names = ["DATA", *(f"OVERVIEWS/OVERVIEW{number}" for number in range(1, len(self.stored)))]
+        return [band_item(band, name) for name in names for band in range(1, self.tiles.shape[0] + 1)]
+
+    @property
+    def stored(self) -> list[TileArray]:
+        """The levels that are in the file."""
+        return [level for level in self.levels if level.stored]
+
+    @property
+    def partial_cells(self) -> bool:
+        """KEA's drivers round sizes of overviews down."""
+        return False
 
     def start(self, *, many_processes: bool) -> KeaSink:
         """A sink with its partial file; see `Sink.start`."""
@@ -108,26 +123,47 @@ class KeaSink(TileSink):
         )
         return self.codec.encode(planes)
 
-    def write_index(self, offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
-        """Append the trees, then tell the datasets and the superblock."""
-        partial, tiles = self.started, self.tiles
-        rows, cols = tiles.counts_yx
-        block = tiles.tile_yx[0]
-        row_col = np.stack(np.divmod(np.arange(tiles.per_band), cols), axis=1) * block
-        positions = root_positions(partial.read(0, partial.start), self.items)
-        begin = partial.append_tail(b"", align=NODE_ALIGN)
+    def write_index(
+        self, offsets: NDArray[np.int64], sizes: NDArray[np.int64], statistics: Sequence[BandStatistics]
+    ) -> None:
+        """Append the trees, tell the datasets and the superblock; then HDF5 adds what is only known at the end."""
+        partial = self.started
+        positions = iter(root_positions(partial.read(0, partial.start), self.items))
+        end = partial.append_tail(b"", align=NODE_ALIGN)
         trees: list[bytes] = []
-        end = begin
-        for number, position in enumerate(positions):
-            part = slice(number * tiles.per_band, (number + 1) * tiles.per_band)
-            root, tree = chunk_tree(
-                row_col, offsets[part], sizes[part], stop_yx=(rows * block, cols * block), begin=end
-            )
-            partial.patch(position, struct.pack("<Q", root))
-            trees.append(tree)
-            end += len(tree)
+        first = 0
+        for level in self.stored:
+            rows, cols = level.counts_yx
+            block = level.tile_yx[0]
+            row_col = np.stack(np.divmod(np.arange(level.per_band), cols), axis=1) * block
+            for _ in range(level.shape[0]):
+                part = slice(first, first + level.per_band)
+                root, tree = chunk_tree(
+                    row_col, offsets[part], sizes[part], stop_yx=(rows * block, cols * block), begin=end
+                )
+                partial.patch(next(positions), struct.pack("<Q", root))
+                trees.append(tree)
+                end += len(tree)
+                first += level.per_band
         partial.append_tail(b"".join(trees), align=NODE_ALIGN)
         partial.patch(END_OF_FILE_POSITION, struct.pack("<Q", end))
+        if statistics:
+            store_statistics(partial.path, statistics, self.metadata.bands)
+
+    def check(self) -> str:
+        """What HDF5 reads from the file otherwise than was asked; see `TileSink.check`."""
+        bands = range(1, self.tiles.shape[0] + 1)
+        due = [(level.shape[1:], self.metadata.dtype) for level in self.stored for _ in bands]
+        try:
+            with open_kea(str(self.started.path)) as kea:
+                found = [(dataset.shape, dataset.dtype) for dataset in map(kea.dataset, self.items)]
+                levels = {len(kea.group(band_item(band, "OVERVIEWS"))) for band in bands}
+                count = int(kea.numbers("HEADER/NUMBANDS", 1)[0])
+        except RasterFormatError as error:
+            return str(error)
+        if found != due or levels != {len(self.stored) - 1} or count != len(bands):
+            return f"HDF5 finds {count} bands, {levels} overviews, {found}; due were {len(bands)} bands, {due}"
+        return ""
 
 
 def kea_sink(target: Path, metadata: RasterMetadata, options: WriteOptions) -> KeaSink:
@@ -142,11 +178,16 @@ def kea_sink(target: Path, metadata: RasterMetadata, options: WriteOptions) -> K
     """
     _check_options(options)
     block = _block(metadata, options)
+    tiles = TileArray(shape=metadata.shape, tile_yx=(block, block), band_interleaved=True)
     sink = KeaSink(
         target=writable_target(target),
         metadata=metadata,
         codec=TileCodec(compress=options.compress, level=options.level),
-        tiles=TileArray(shape=metadata.shape, tile_yx=(block, block), band_interleaved=True),
+        tiles=tiles,
+        overviews=overview_levels(
+            tiles, options.overviews, partial_cells=False, tile_of=lambda shape_yx: (min(block, *shape_yx),) * 2
+        ),
+        statistics=options.statistics,
         tables=_tables(metadata, options),
     )
     # Whether it can be written shows before anything is computed.
@@ -205,16 +246,16 @@ def _write_header(file: h5py.File, metadata: RasterMetadata) -> None:
     bands, rows, cols = metadata.shape
     left, x_step, x_rotation, top, y_rotation, y_step = metadata.grid.transform.to_gdal()
     header = file.create_group("HEADER")
-    _text(header, "FILETYPE", "KEA")
-    _text(header, "GENERATOR", "LibKEA")
-    _text(header, "VERSION", WRITTEN_VERSION)
+    write_text(header, "FILETYPE", "KEA")
+    write_text(header, "GENERATOR", "LibKEA")
+    write_text(header, "VERSION", WRITTEN_VERSION)
     _numbers(header, "NUMBANDS", [bands], "<u2")
     _numbers(header, "SIZE", [cols, rows], "<u8")
     _numbers(header, "TL", [left, top], "<f8")
     _numbers(header, "RES", [x_step, y_step], "<f8")
     _numbers(header, "ROT", [x_rotation, y_rotation], "<f8")
-    _text(header, "WKT", _wkt(metadata.grid.crs))
-    _texts(file.create_group("METADATA"), metadata.tags)
+    write_text(header, "WKT", _wkt(metadata.grid.crs))
+    write_texts(file.create_group("METADATA"), metadata.tags)
     _write_gcps(file.create_group("GCPS"), metadata)
 
 
@@ -237,7 +278,7 @@ def _write_gcps(group: h5py.Group, metadata: RasterMetadata) -> None:
         shuffle=True, compression="gzip", compression_opts=LEVEL,
     )  # fmt: skip
     _numbers(group, "NUM_GCPS", [len(points)], "<u4")
-    _text(group, "PROJ", _wkt(pyproj.CRS.from_wkt(metadata.gcp_wkt) if metadata.gcp_wkt else None))
+    write_text(group, "PROJ", _wkt(pyproj.CRS.from_wkt(metadata.gcp_wkt) if metadata.gcp_wkt else None))
 
 
 def _write_band(group: h5py.Group, band: BandMetadata, number: int, sink: KeaSink) -> None:
@@ -246,14 +287,18 @@ def _write_band(group: h5py.Group, band: BandMetadata, number: int, sink: KeaSin
         group, "DATA", sink.metadata.grid.shape_yx, dtype, sink, fill=0 if band.nodata is None else band.nodata
     )
     _numbers(group, "DATATYPE", [PIXEL_TYPES.index(dtype) + 1], "<u2")
-    _text(group, "DESCRIPTION", band.name or f"Band {number}")
+    write_text(group, "DESCRIPTION", band.name or f"Band {number}")
     _numbers(group, "LAYER_TYPE", [int(band.thematic)], "<u1")
     _numbers(group, "LAYER_USAGE", [COLORS.index(band.color) if band.color in COLORS else 0], "<u1")
     if band.nodata is not None:
         _numbers(group, "NO_DATA_VAL", [band.nodata], dtype)
         group["NO_DATA_VAL"].attrs.create("NO_DATA_DEFINED", 1, dtype="<i1")
-    _texts(group.create_group("METADATA"), {**band.tags, **_scale_items(band)})
-    group.create_group("OVERVIEWS")
+    tags = without_derived(band.tags) if sink.statistics else band.tags
+    write_texts(group.create_group("METADATA"), {**tags, **_scale_items(band)})
+    overviews = group.create_group("OVERVIEWS")
+    for index, level in enumerate(sink.stored[1:], 1):
+        # HDF5's fill value shows in no pixel, since every chunk is there; kealib sets 0.
+        _write_raster(overviews, f"OVERVIEW{index}", (level.shape[1], level.shape[2]), dtype, sink, fill=0)
     for name in ("ATT", "ATT/DATA", "ATT/NEIGHBOURS", "ATT/HEADER"):
         group.create_group(name)
     if number in sink.tables:
@@ -289,16 +334,3 @@ def _write_raster(
 
 def _numbers(group: h5py.Group, name: str, values: list[Any], dtype: Any) -> None:
     group.create_dataset(name, data=np.array(values, dtype=dtype))
-
-
-def _text(group: h5py.Group, name: str, text: str) -> None:
-    # kealib's type says ASCII, for which h5py refuses other letters as str; as bytes they pass, and all readers take UTF-8.
-    group.create_dataset(name, shape=(1,), dtype=VLEN_TEXT)[0] = text.split("\0", maxsplit=1)[0].encode()
-
-
-def _texts(group: h5py.Group, texts: Mapping[str, str]) -> None:
-    for key, text in texts.items():
-        # A slash would make groups, where kealib looks for texts only.
-        name = key.replace("/", "_").split("\0")[0]
-        if name not in VIRTUAL_ITEMS and name.strip(".") and name not in group:
-            _text(group, name, text)

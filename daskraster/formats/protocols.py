@@ -6,14 +6,17 @@ and open there on first use.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from daskraster.blocks.results import BandStatistics
+from daskraster.blocks.statistics import PartialStatistics
+from daskraster.blocks.tiling import TileArray
 from daskraster.grid import Window
 
 
@@ -66,8 +69,21 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """The part of an overview level that a block gave and that fills no tile by itself."""
+
+    level: int
+    window: Window
+    """In pixels of the level."""
+    band_off: int
+    """First band, from 0."""
+    values: NDArray[Any]
+    """``(band, y, x)``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What is left of a block once it lies in the file: a few numbers a tile, never pixels."""
+    """What is left of a block once it lies in the file: a few numbers a tile; of pixels at most a `Piece`."""
 
     block: tuple[int, int, int]
     """Index of the block: band, row, column."""
@@ -81,6 +97,30 @@ class Receipt:
     """Bytes of the block's pixels in memory."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds of each stage (read, function, encode, write) in the thread that did the block."""
+    held: Mapping[int, bytes] = field(default_factory=dict)
+    """Number and bytes of tiles whose place is known at the end only."""
+    statistics: tuple[PartialStatistics, ...] = ()
+    """Of each band of the block, where wanted."""
+    band_off: int = 0
+    """The first of those bands, from 0."""
+    piece: Piece | None = None
+    """What the leading process puts together with its neighbours."""
+
+    def joined(self, *others: Receipt) -> Receipt:
+        """One receipt of this block and of what was made of it."""
+        every = (self, *others)
+        seconds = {
+            name: sum(one.seconds.get(name, 0.0) for one in every)
+            for name in {key for one in every for key in one.seconds}
+        }
+        return replace(
+            self,
+            tiles=np.concatenate([one.tiles for one in every]),
+            offsets=np.concatenate([one.offsets for one in every]),
+            sizes=np.concatenate([one.sizes for one in every]),
+            seconds=seconds,
+            held={number: content for one in every for number, content in one.held.items()},
+        )
 
 
 class Sink(Protocol):
@@ -102,6 +142,14 @@ class Sink(Protocol):
     def block_multiple(self) -> tuple[int, int, int]:
         """Blocks must begin at multiples of this (band, y, x): the tiles of the file. All bands where a tile holds all of them."""
 
+    @property
+    def levels(self) -> Sequence[TileArray]:
+        """The full resolution and every overview to be computed, each half the one before."""
+
+    @property
+    def partial_cells(self) -> bool:
+        """Whether sizes of levels are rounded up."""
+
     def start(self, *, many_processes: bool) -> Sink:
         """A sink with its partial file created, ready for `put`; ``many_processes`` says whether others will write too.
 
@@ -111,8 +159,10 @@ class Sink(Protocol):
             The file cannot be created.
         """
 
-    def put(self, block: NDArray[Any], window: Window, band_off: int, index: tuple[int, int, int]) -> Receipt:
-        """Encode a block ``(band, y, x)``, whose first band is number ``band_off`` from 0, and write its bytes.
+    def put(
+        self, block: NDArray[Any], window: Window, band_off: int, index: tuple[int, int, int], level: int = 0
+    ) -> Receipt:
+        """Encode a block ``(band, y, x)`` of a level, whose first band is number ``band_off`` from 0, and write its bytes.
 
         Raises
         ------
@@ -120,13 +170,20 @@ class Sink(Protocol):
             The codec refused a tile or the disk the bytes; the message names the window.
         """
 
-    def finish(self, receipts: Sequence[Receipt]) -> None:
-        """Check that every tile is there, and complete the partial file.
+    def finish(self, receipts: Sequence[Receipt], statistics: Sequence[BandStatistics] = ()) -> None:
+        """Check that every tile of every level is there, complete the partial file, and read again what its header says.
+
+        Parameters
+        ----------
+        receipts
+            Of all blocks and levels; of a tile that was written twice the last one counts.
+        statistics
+            One for each band, or none.
 
         Raises
         ------
         RasterWriteError
-            Tiles are missing, or the disk refused.
+            Tiles are missing, the header says something else than was asked, or the disk refused.
         """
 
     def publish(self) -> int:

@@ -7,8 +7,10 @@ how the finished file says where its tiles are.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskraster.blocks.codecs import TileCodec
-from daskraster.blocks.tiling import cut_tiles
+from daskraster.blocks.results import BandStatistics
+from daskraster.blocks.tiling import TileArray
 from daskraster.errors import RasterWriteError
 from daskraster.files import Buffer, PartialFile
 from daskraster.formats.protocols import Receipt
@@ -29,55 +32,6 @@ MIN_EXTENT_NBYTES = 1 << 20
 MAX_EXTENT_NBYTES = 1 << 26
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TileArray:
-    """The tiles of one raster and their numbers: row by row, and band by band where a tile holds one band.
-
-    >>> tiles = TileArray(shape=(2, 100, 250), tile_yx=(64, 64), band_interleaved=True)
-    >>> tiles.counts_yx, tiles.count, tiles.per_band
-    ((2, 4), 16, 8)
-    """
-
-    shape: tuple[int, int, int]
-    """Bands, rows, columns of pixels."""
-    tile_yx: tuple[int, int]
-    band_interleaved: bool
-    """Whether a tile holds one band, not all."""
-
-    @property
-    def counts_yx(self) -> tuple[int, int]:
-        """Rows and columns of tiles."""
-        return -(-self.shape[1] // self.tile_yx[0]), -(-self.shape[2] // self.tile_yx[1])
-
-    @property
-    def per_band(self) -> int:
-        """Tiles that cover the raster once."""
-        rows, cols = self.counts_yx
-        return rows * cols
-
-    @property
-    def count(self) -> int:
-        """All tiles."""
-        return self.per_band * (self.shape[0] if self.band_interleaved else 1)
-
-    @property
-    def pixels_per_tile(self) -> int:
-        """Values in one tile, of all the bands it holds."""
-        return self.tile_yx[0] * self.tile_yx[1] * (1 if self.band_interleaved else self.shape[0])
-
-    def cut(self, block: NDArray[Any], window: Window, band_off: int) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Number and values of each tile of a block ``(band, y, x)``: ``(y, x)``, or ``(y, x, band)`` for all bands."""
-        cols = self.counts_yx[1]
-        first_row, first_col = window.row_off // self.tile_yx[0], window.col_off // self.tile_yx[1]
-        for row, col, tile in cut_tiles(block, self.tile_yx):
-            position = (first_row + row) * cols + first_col + col
-            if not self.band_interleaved and self.shape[0] > 1:
-                yield position, tile.transpose(1, 2, 0)
-            else:
-                for band, values in enumerate(tile, band_off):
-                    yield band * self.per_band + position, values
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class TileSink(ABC):
     """One tiled file to be written; see `daskraster.formats.protocols.Sink` for what may run where."""
@@ -86,6 +40,10 @@ class TileSink(ABC):
     metadata: RasterMetadata
     codec: TileCodec
     tiles: TileArray
+    overviews: tuple[TileArray, ...] = ()
+    """Levels 2, 4, 8 ...; their tiles' numbers follow on those of the level before."""
+    statistics: bool = False
+    """Whether statistics will come at the end, and need room in the header."""
     partial: PartialFile | None = None
     """The file under way; None before `start`."""
 
@@ -103,13 +61,35 @@ class TileSink(ABC):
         """The bytes of one tile."""
 
     @abstractmethod
-    def write_index(self, offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
-        """Say in the partial file where each tile is, by its number."""
+    def write_index(
+        self, offsets: NDArray[np.int64], sizes: NDArray[np.int64], statistics: Sequence[BandStatistics]
+    ) -> None:
+        """Say in the partial file where each tile is, by its number, and what is only known at the end."""
+
+    @abstractmethod
+    def check(self) -> str:
+        """What the header of the complete partial file says otherwise than was asked; empty where it is right."""
+
+    @property
+    def levels(self) -> tuple[TileArray, ...]:
+        """The full resolution and the overviews."""
+        return (self.tiles, *self.overviews)
+
+    @property
+    def partial_cells(self) -> bool:
+        """Whether sizes of overviews are rounded up."""
+        return True
 
     @property
     def block_multiple(self) -> tuple[int, int, int]:
         """Bands, rows and columns at whose multiples blocks begin."""
-        return (1 if self.tiles.band_interleaved else self.tiles.shape[0], *self.tiles.tile_yx)
+        rows, cols = (math.lcm(size, 2 if self.overviews else 1) for size in self.tiles.tile_yx)
+        return 1 if self.tiles.band_interleaved else self.tiles.shape[0], rows, cols
+
+    @property
+    def first_numbers(self) -> list[int]:
+        """Number of each level's first tile, and of all tiles."""
+        return [0, *itertools.accumulate(level.count for level in self.levels)]
 
     @property
     def started(self) -> PartialFile:
@@ -121,25 +101,43 @@ class TileSink(ABC):
     def start(self, *, many_processes: bool) -> Self:
         """A sink with its partial file; see `Sink.start`."""
         extent_nbytes = self._extent_nbytes() if many_processes else None
-        partial = PartialFile.create(self.target, self.header(), extent_nbytes=extent_nbytes)
+        front, reserve = self.room_in_front()
+        partial = PartialFile.create(
+            self.target, self.header(), extent_nbytes=extent_nbytes, front_nbytes=front, reserve_nbytes=reserve
+        )
         return dataclasses.replace(self, partial=partial)
 
-    def put(self, block: NDArray[Any], window: Window, band_off: int, index: tuple[int, int, int]) -> Receipt:
+    def room_in_front(self) -> tuple[int, int]:
+        """Bytes to be left free behind the header for tiles that are held back, and for overviews."""
+        return 0, 0
+
+    def is_held(self, number: int, level: int) -> bool:
+        """Whether a tile's bytes stay in its receipt until `finish` writes them in front of all others."""
+        return False
+
+    def put(
+        self, block: NDArray[Any], window: Window, band_off: int, index: tuple[int, int, int], level: int = 0
+    ) -> Receipt:
         """Encode and write the tiles of one block; see `Sink.put`."""
-        partial = self.started
+        partial, first = self.started, self.first_numbers[level]
         parts: list[Buffer] = []
         numbers: list[int] = []
+        held: dict[int, bytes] = {}
         with stage("encode"):
-            for number, values in self.tiles.cut(block, window, band_off):
+            for number, values in self.levels[level].cut(block, window, band_off):
                 try:
-                    parts.append(self.encode(values))
+                    part = self.encode(values)
                 except (RuntimeError, ValueError, TypeError) as error:  # what imagecodecs raises
                     raise RasterWriteError(
                         f"cannot encode a tile of {self.target} in {window} as {self.codec.compress}: {error}"
                     ) from error
-                numbers.append(number)
+                if self.is_held(number, level):
+                    held[first + number] = bytes(part)
+                else:
+                    parts.append(part)
+                    numbers.append(first + number)
         with stage("write"):
-            offsets = partial.append(parts)
+            offsets = partial.append(parts, reserved=level > 0)
         sizes = np.array([memoryview(part).nbytes for part in parts], dtype=np.int64)
         return Receipt(
             block=index,
@@ -148,22 +146,39 @@ class TileSink(ABC):
             sizes=sizes,
             nbytes=block.nbytes,
             seconds=take(),
+            held=held,
         )
 
-    def finish(self, receipts: Sequence[Receipt]) -> None:
-        """Check that every tile is there and write the index; see `Sink.finish`."""
-        offsets = np.zeros(self.tiles.count, dtype=np.int64)
-        sizes = np.zeros(self.tiles.count, dtype=np.int64)
+    def finish(self, receipts: Sequence[Receipt], statistics: Sequence[BandStatistics] = ()) -> None:
+        """Check that every tile is there, write the index, check the header; see `Sink.finish`."""
+        offsets = np.zeros(self.first_numbers[-1], dtype=np.int64)
+        sizes = np.zeros(self.first_numbers[-1], dtype=np.int64)
+        held: dict[int, bytes] = {}
         for receipt in receipts:
             offsets[receipt.tiles] = receipt.offsets
             sizes[receipt.tiles] = receipt.sizes
+            held.update(receipt.held)
+        self._write_held(held, offsets, sizes)
         missing = np.flatnonzero(sizes == 0)
         if missing.size:
             raise RasterWriteError(
-                f"{self.target} is not complete: {missing.size} of {self.tiles.count} tiles were never written "
+                f"{self.target} is not complete: {missing.size} of {sizes.size} tiles were never written "
                 f"(the first is number {missing[0]}); nothing was published"
             )
-        self.write_index(self.started.close_gaps(offsets, sizes), sizes)
+        self.write_index(self.started.close_gaps(offsets, sizes), sizes, statistics)
+        wrong = self.check()
+        if wrong:
+            raise RasterWriteError(f"{self.target} is not what was asked: {wrong}; nothing was published")
+
+    def _write_held(self, held: Mapping[int, bytes], offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
+        """Write tiles that were held back one behind the other into the front, the last numbers first."""
+        position = self.started.start
+        for number in sorted(held, reverse=True):
+            self.started.patch(position, held[number])
+            offsets[number], sizes[number] = position, len(held[number])
+            position += len(held[number])
+        if position > self.started.start + self.started.front_nbytes:
+            raise RasterWriteError(f"{self.target}: the first tiles of its overviews do not fit into the room for them")
 
     def publish(self) -> int:
         """Give the file its name; see `Sink.publish`."""

@@ -76,8 +76,10 @@ def _client() -> Any:
 
 
 def _run_locally(graph: Any, keys: dict[Any, int], on_receipt: OnReceipt) -> None:
-    def finished(key: Any, value: Any, *_: Any) -> None:
+    def finished(key: Any, value: Any, _graph: Any, state: Any, *_: Any) -> None:
         if key in keys:
+            # The scheduler would keep all results, with their pieces of overviews, until the end.
+            state["cache"][key] = None
             on_receipt(keys[key], value)
 
     get = get_scheduler(collections=[]) or dask.threaded.get

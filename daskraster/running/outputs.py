@@ -1,7 +1,7 @@
 """One file to be: what it will say, in which blocks it is made, and the step that writes them.
 
 Strategy. Every output is cut into blocks that begin where the file's tiles begin. One more Blockwise step turns a block into its receipt:
-convert, encode, write. dask fuses it with the steps before it, so that for file -> apply -> file there is one task a block and no
+convert, count, halve, encode, write. dask fuses it with the steps before it, so that for file -> apply -> file there is one task a block and no
 pixel leaves the thread that read it.
 """
 
@@ -20,14 +20,17 @@ from dask.delayed import Delayed
 from numpy.typing import NDArray
 
 from daskraster.blocks.conversion import convert
+from daskraster.blocks.statistics import PartialStatistics, partial_statistics
 from daskraster.errors import OptionError, RasterWriteError
 from daskraster.formats import choosing
-from daskraster.formats.protocols import Receipt, Sink
+from daskraster.formats.protocols import Piece, Receipt, Sink
 from daskraster.grid import Window, round_up, split_axis
 from daskraster.lazy.arrays import Raster, encoded_nodata, metadata_of
+from daskraster.lazy.neighbourhood import exchange
 from daskraster.lazy.sources import auto_chunks, source_array, starts
 from daskraster.metadata import BandMetadata, Number, RasterMetadata
 from daskraster.options import Inherit, WriteOptions, check_nodata, pixel_type
+from daskraster.running.pyramid import BandRule, Pyramid, shared_level
 from daskraster.timing import stage
 
 
@@ -37,8 +40,14 @@ class Output:
 
     sink: Sink
     data: da.Array
-    """``(band, y, x)``, in blocks that begin where the file's tiles begin."""
+    """``(band, y, x)``, in blocks that begin where the file's tiles begin; with a halo where overviews look further."""
+    chunks: tuple[tuple[int, ...], ...]
+    """Of ``data`` without halo."""
     metadata: RasterMetadata
+    statistics: bool
+    """Whether statistics are wanted."""
+    pyramid: Pyramid | None
+    """The overviews, where there are any."""
     fill: Number | None
     """What NaN becomes: the nodata value of an array that was opened masked, or of an integer file."""
     fill_nan: bool
@@ -54,8 +63,11 @@ class WriteBlock:
     dtype: np.dtype[Any]
     fill: Number | None
     fill_nan: bool
-    starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-    """First band, row and column of each block."""
+    chunks: tuple[tuple[int, ...], ...]
+    """Bands, rows and columns of the blocks."""
+    statistics: tuple[tuple[Number | None, bool], ...]
+    """Nodata value of each band and whether it is thematic; empty where statistics are not wanted."""
+    pyramid: Pyramid | None
 
     def __call__(self, block: NDArray[Any], started: Any = None, *, block_id: tuple[int, int, int]) -> Receipt:
         """Convert, encode, write.
@@ -66,31 +78,116 @@ class WriteBlock:
             With the block's window.
         """
         sink: Sink = started.sink if self.sink is None else self.sink
-        band, row, col = (axis[number] for axis, number in zip(self.starts, block_id, strict=True))
-        window = Window(row, col, *block.shape[1:])
+        window, band_off = self._place(block_id)
         with stage("encode"):
             if self.fill_nan and self.fill is not None:
                 block = np.where(np.isnan(block), block.dtype.type(self.fill), block)
             block = convert(block, self.dtype, self.fill)
+        core = block if self.pyramid is None else self.pyramid.without_halo(block, window)
+        statistics = self._statistics(core, band_off)
         try:
-            return sink.put(block, window, band, block_id)
+            receipt = sink.put(core, window, band_off, block_id)
+            receipt = self._with_overviews(sink, receipt, block, window, band_off)
         except RasterWriteError as error:
             error.add_note(f"while writing {window}, block {block_id[1:]} of {sink.target}")
             raise
+        return dataclasses.replace(receipt, statistics=statistics, band_off=band_off)
+
+    def _place(self, block_id: tuple[int, int, int]) -> tuple[Window, int]:
+        """Window and first band of a block."""
+        band, row, col = (sum(sizes[:number]) for sizes, number in zip(self.chunks, block_id, strict=True))
+        return Window(row, col, self.chunks[1][block_id[1]], self.chunks[2][block_id[2]]), band
+
+    def _statistics(self, block: NDArray[Any], band_off: int) -> tuple[PartialStatistics, ...]:
+        if not self.statistics:
+            return ()
+        with stage("statistics"):
+            return tuple(
+                partial_statistics(values, nodata, thematic=thematic)
+                for values, (nodata, thematic) in zip(block, self.statistics[band_off:], strict=False)
+            )
+
+    def _with_overviews(
+        self, sink: Sink, receipt: Receipt, block: NDArray[Any], core: Window, band_off: int
+    ) -> Receipt:
+        """The receipt with the tiles that the block's halves fill, and the piece that is left; ``block`` with its halo."""
+        pyramid = self.pyramid
+        if pyramid is None:
+            return receipt
+        receipts: list[Receipt] = []
+        piece: Piece | None = None
+        halves = pyramid.upper_levels(block, core, band_off)
+        while True:
+            with stage("overviews"):
+                level, window, values = next(halves, (0, core, block))
+            if not level:
+                break
+            if not values.size:
+                continue
+            if level == pyramid.shared:
+                piece = Piece(level=level, window=window, band_off=band_off, values=values)
+            elif pyramid.levels[level].stored:
+                receipts.append(sink.put(values, window, band_off, receipt.block, level))
+        return dataclasses.replace(receipt.joined(*receipts), piece=piece)
 
 
 def planned(raster: Raster, path: Path, options: WriteOptions) -> Output:
+    """An output with every wish checked; nothing is computed.
+
+    Raises
+    ------
+    OptionError
+        A wish that the format or the raster cannot meet.
+    RasterWriteError
+        The folder is missing or cannot be written to.
+    """
     metadata = output_metadata(raster, options)
     sink = choosing.sink(options.driver_for(path), path, metadata, options)
     nodata = metadata.bands[0].nodata
     masked = encoded_nodata(raster.array) is not None
+    data = aligned(raster, sink.block_multiple)
+    pyramid = _pyramid(sink, metadata, data, options)
+    haloed = data if pyramid is None or not pyramid.halo else exchange(data, (pyramid.halo, pyramid.halo))
     return Output(
         sink=sink,
-        data=aligned(raster, sink.block_multiple),
+        data=haloed,
+        chunks=data.chunks,
         metadata=metadata,
+        statistics=options.statistics,
+        pyramid=pyramid,
         fill=nodata,
         fill_nan=masked and nodata is not None and metadata.dtype.kind == "f",
     )
+
+
+def _pyramid(sink: Sink, metadata: RasterMetadata, data: da.Array, options: WriteOptions) -> Pyramid | None:
+    """The overviews of an output; None where there are none.
+
+    Raises
+    ------
+    OptionError
+        Classes or a palette were to be averaged.
+    """
+    classes = [band.thematic or band.colormap is not None for band in metadata.bands]
+    asked = options.overview_resampling
+    if any(classes) and asked in ("average", "bilinear"):
+        raise OptionError(
+            f"overview_resampling={asked!r} would make classes that are not there, of the classes or palette of band "
+            f"{classes.index(True) + 1}; give 'nearest' or 'mode', or thematic=False"
+        )
+    levels = tuple(sink.levels)
+    if len(levels) == 1:
+        return None
+    rules = [
+        BandRule(nodata=band.nodata, resampling=asked or ("nearest" if of_classes else "average"))
+        for band, of_classes in zip(metadata.bands, classes, strict=True)
+    ]
+    shared = shared_level(levels, (starts(data.chunks[1]), starts(data.chunks[2])))
+    if asked == "bilinear":
+        # Neighbours are exchanged between adjacent blocks only, so no block may be smaller than the halo of 2**levels - 1.
+        sizes = [min(axis) for axis in data.chunks[1:] if len(axis) > 1]
+        shared = min([shared, *[(size + 1).bit_length() - 1 for size in sizes]])
+    return Pyramid(levels=levels, rules=tuple(rules), partial_cells=sink.partial_cells, shared=shared)
 
 
 def output_metadata(raster: Raster, options: WriteOptions) -> RasterMetadata:
@@ -157,20 +254,21 @@ def aligned(raster: Raster, multiple: tuple[int, int, int]) -> da.Array:
 
 def receipts(output: Output, sink: Sink | Delayed) -> da.Array:
     """An array with one receipt a block; ``sink`` is started, or will be when its Delayed has run."""
-    data = output.data
     later = isinstance(sink, Delayed)
     step = WriteBlock(
         sink=None if later else sink,
         dtype=output.metadata.dtype,
         fill=output.fill,
         fill_nan=output.fill_nan,
-        starts=(starts(data.chunks[0]), starts(data.chunks[1]), starts(data.chunks[2])),
+        chunks=output.chunks,
+        statistics=tuple((band.nodata, band.thematic) for band in output.metadata.bands) if output.statistics else (),
+        pyramid=output.pyramid,
     )
     return da.map_blocks(
         step,
-        data,
+        output.data,
         *([sink] if later else []),
-        chunks=tuple((1,) * count for count in data.numblocks),
+        chunks=tuple((1,) * count for count in output.data.numblocks),
         dtype=object,
         meta=np.empty((0, 0, 0), dtype=object),
         # Never the same twice: a cluster must not take the receipt of an earlier run for this one's.

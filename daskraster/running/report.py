@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from daskraster.blocks.results import BandStatistics
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteReport:
@@ -23,7 +25,11 @@ class WriteReport:
     blocks: int
     """Blocks computed and written."""
     tiles: int
-    """Tiles in the file."""
+    """Tiles of full resolution in the file."""
+    overviews: tuple[int, ...]
+    """Factors of the overviews in the file."""
+    statistics: tuple[BandStatistics, ...]
+    """Of each band; empty where they were not wanted."""
     seconds: float
     """Wall time of the run, from the plan to the finished file."""
     nbytes: int
@@ -33,7 +39,7 @@ class WriteReport:
     peak_nbytes: int | None
     """Largest memory of this process since it started; None where the platform does not tell. Workers elsewhere not counted."""
     stage_seconds: Mapping[str, float]
-    """Seconds all threads together spent reading, in the function, encoding, writing."""
+    """Seconds all threads together spent reading, in the function, with statistics, overviews, encoding, writing."""
 
     @property
     def mb_per_second(self) -> float:

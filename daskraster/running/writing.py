@@ -14,18 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
-import numpy as np
 import xarray as xr
 from dask.delayed import Delayed, delayed
 
+from daskraster.blocks.results import BandStatistics
 from daskraster.errors import OptionError
 from daskraster.formats.protocols import Receipt, Sink
 from daskraster.lazy.arrays import as_raster
 from daskraster.metadata import RasterMetadata
 from daskraster.options import WriteKeywords, WriteOptions
 from daskraster.running.engines import run, uses_other_processes
+from daskraster.running.gathering import Gathering, gathered
 from daskraster.running.outputs import Output, planned, receipts
 from daskraster.running.progress import Progress
+from daskraster.running.pyramid import Pyramid
 from daskraster.running.report import WriteReport, peak_nbytes
 
 
@@ -46,7 +48,8 @@ def write_raster(
         publishes it in its last, whose value is the `WriteReport`.
     **options
         See `daskraster.options.WriteOptions`: ``driver``, ``compress``, ``level``, ``quality``, ``max_error``, ``predictor``, ``blocksize``, ``interleave``,
-        ``bigtiff``, ``nodata``, ``dtype``, ``band_names``, ``tags``, ``colormap``, ``thematic``, ``attribute_table``, ``progress``.
+        ``bigtiff``, ``nodata``, ``dtype``, ``band_names``, ``tags``, ``colormap``, ``thematic``, ``attribute_table``, ``statistics``, ``overviews``,
+        ``overview_resampling``, ``progress``.
 
     Returns
     -------
@@ -115,18 +118,21 @@ def _plan(rasters: Mapping[str | os.PathLike[str], xr.DataArray], options: Write
 def _run(outputs: Sequence[Output], *, progress: bool) -> list[WriteReport]:
     begin = time.perf_counter()
     name = outputs[0].sink.target.name + (f" and {len(outputs) - 1} more" if len(outputs) > 1 else "")
-    taken: list[list[Receipt]] = [[] for _ in outputs]
     with _started(outputs) as sinks:
+        gatherings = [
+            Gathering(sink, output.pyramid, output.metadata.shape[0])
+            for output, sink in zip(outputs, sinks, strict=True)
+        ]
         arrays = [receipts(output, sink) for output, sink in zip(outputs, sinks, strict=True)]
         with Progress(name, sum(array.npartitions for array in arrays), wanted=progress) as line:
 
             def on_receipt(number: int, receipt: Receipt) -> None:
-                taken[number].append(receipt)
+                gatherings[number].add(receipt)
                 line.add(receipt.nbytes)
 
             run(arrays, on_receipt)
-        sizes = _finish(sinks, taken)
-    return _reports(sinks, [output.metadata for output in outputs], taken, sizes, time.perf_counter() - begin)
+        finished = _finish(sinks, gatherings)
+    return _reports([output.metadata for output in outputs], finished, time.perf_counter() - begin)
 
 
 @contextlib.contextmanager
@@ -144,35 +150,43 @@ def _started(outputs: Sequence[Output]) -> Iterator[list[Sink]]:
         raise
 
 
-def _finish(sinks: Sequence[Sink], taken: Sequence[Sequence[Receipt]]) -> list[int]:
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """A published output."""
+
+    sink: Sink
+    gathering: Gathering
+    statistics: tuple[BandStatistics, ...]
+    file_nbytes: int
+
+
+def _finish(sinks: Sequence[Sink], gatherings: Sequence[Gathering]) -> list[_Finished]:
     """Complete every file before the first one gets its name."""
-    for sink, of_sink in zip(sinks, taken, strict=True):
-        sink.finish(of_sink)
-    return [sink.publish() for sink in sinks]
+    statistics = [gathering.finish() for gathering in gatherings]
+    return [
+        _Finished(sink, gathering, of_sink, sink.publish())
+        for sink, gathering, of_sink in zip(sinks, gatherings, statistics, strict=True)
+    ]
 
 
-def _reports(
-    sinks: Sequence[Sink],
-    metadatas: Sequence[RasterMetadata],
-    taken: Sequence[Sequence[Receipt]],
-    sizes: Sequence[int],
-    seconds: float,
-) -> list[WriteReport]:
+def _reports(metadatas: Sequence[RasterMetadata], outputs: Sequence[_Finished], seconds: float) -> list[WriteReport]:
     return [
         WriteReport(
-            path=sink.target,
-            driver=sink.driver,
+            path=output.sink.target,
+            driver=output.sink.driver,
             shape=metadata.shape,
             dtype=str(metadata.dtype),
-            blocks=len({receipt.block for receipt in of_sink}),
-            tiles=len(np.unique(np.concatenate([receipt.tiles for receipt in of_sink]))),
+            blocks=output.gathering.blocks,
+            tiles=output.sink.levels[0].count,
+            overviews=tuple(2**number for number, level in enumerate(output.sink.levels) if number and level.stored),
+            statistics=output.statistics,
             seconds=seconds,
             nbytes=metadata.nbytes,
-            file_nbytes=size,
+            file_nbytes=output.file_nbytes,
             peak_nbytes=peak_nbytes(),
-            stage_seconds=_stage_seconds(of_sink),
+            stage_seconds=_stage_seconds(output.gathering.receipts),
         )
-        for sink, metadata, of_sink, size in zip(sinks, metadatas, taken, sizes, strict=True)
+        for metadata, output in zip(metadatas, outputs, strict=True)
     ]
 
 
@@ -199,13 +213,28 @@ def _delayed(outputs: Sequence[Output]) -> Delayed:
         delayed(_start, pure=False)(output.sink, dask_key_name=f"start-{output.sink.target.name}-{token}")
         for output in outputs
     ]
-    taken = [
-        receipts(output, first).to_delayed().reshape(-1).tolist()
-        for output, first in zip(outputs, started, strict=True)
-    ]
+    gatherings = [_gathered(output, first, token) for output, first in zip(outputs, started, strict=True)]
     # Not the outputs themselves: dask would see the arrays in them and compute those too.
     metadatas = [output.metadata for output in outputs]
-    return delayed(_finish_delayed, pure=False)(metadatas, started, taken, dask_key_name=f"finish-{token}")
+    return delayed(_finish_delayed, pure=False)(metadatas, started, gatherings, dask_key_name=f"finish-{token}")
+
+
+def _gathered(output: Output, started: Delayed, token: str) -> Delayed:
+    """The gathering of all blocks of an output. With overviews row by row of blocks, so that pieces do not pile up."""
+    name = f"gather-{output.sink.target.name}-{token}"
+    blocks = receipts(output, started).to_delayed()
+    rows = [row.tolist() for band in blocks for row in band]
+    if output.pyramid is None:
+        rows = [[receipt for row in rows for receipt in row]]
+    arguments = output.pyramid, output.metadata.shape[0]
+    state = delayed(_gather, pure=False)(started, *arguments, rows[0], dask_key_name=f"{name}-0")
+    for number, row in enumerate(rows[1:], 1):
+        state = delayed(gathered, pure=False)(state, row, dask_key_name=f"{name}-{number}")
+    return state
+
+
+def _gather(started: _Started, pyramid: Pyramid | None, bands: int, taken: Sequence[Receipt]) -> Gathering:
+    return gathered(Gathering(started.sink, pyramid, bands), taken)
 
 
 def _start(sink: Sink) -> _Started:
@@ -226,13 +255,13 @@ def _on_cluster_worker() -> bool:
 
 
 def _finish_delayed(
-    metadatas: Sequence[RasterMetadata], started: Sequence[_Started], taken: Sequence[Sequence[Receipt]]
+    metadatas: Sequence[RasterMetadata], started: Sequence[_Started], gatherings: Sequence[Gathering]
 ) -> list[WriteReport]:
     sinks = [one.sink for one in started]
     try:
-        sizes = _finish(sinks, taken)
+        finished = _finish(sinks, gatherings)
     except BaseException:
         for sink in sinks:
             sink.discard()
         raise
-    return _reports(sinks, metadatas, taken, sizes, time.time() - min(one.at for one in started))
+    return _reports(metadatas, finished, time.time() - min(one.at for one in started))

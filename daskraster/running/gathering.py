@@ -1,0 +1,75 @@
+"""What blocks leave behind, taken up as they finish: receipts, statistics, pieces of overviews."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from daskraster.blocks.results import BandStatistics
+from daskraster.blocks.statistics import PartialStatistics, merge_statistics
+from daskraster.formats.protocols import Receipt, Sink
+from daskraster.running.pyramid import Pyramid, SharedLevels
+
+# Partial statistics merged at once: up to 128 KB each with 16-bit pixels, and many cost less than one after the other.
+MERGED_AT_ONCE = 16
+
+
+class Gathering:
+    """Everything that is known of one output under way. In the leading process, one call at a time; picklable between calls."""
+
+    def __init__(self, sink: Sink, pyramid: Pyramid | None, bands: int) -> None:
+        self._sink = sink
+        self._shared = None if pyramid is None else SharedLevels(sink, pyramid)
+        self._statistics: list[list[PartialStatistics]] = [[] for _ in range(bands)]
+        self._blocks: set[tuple[int, int, int]] = set()
+        self.receipts: list[Receipt] = []
+        """Of all blocks and levels, without what was taken out of them."""
+
+    @property
+    def blocks(self) -> int:
+        """Blocks that are in the file."""
+        return len(self._blocks)
+
+    def add(self, receipt: Receipt) -> None:
+        """Take up a block. Of a block that comes again the place of its tiles counts anew, the rest does not.
+
+        Raises
+        ------
+        RasterWriteError
+            A tile of an overview, complete with this block, could not be written.
+        """
+        self.receipts.append(replace(receipt, statistics=(), piece=None))
+        if receipt.block in self._blocks:
+            return
+        self._blocks.add(receipt.block)
+        for band, partial in enumerate(receipt.statistics, receipt.band_off):
+            self._statistics[band].append(partial)
+            if len(self._statistics[band]) >= MERGED_AT_ONCE:
+                self._statistics[band] = [merge_statistics(self._statistics[band])]
+        if receipt.piece is not None and self._shared is not None:
+            self.receipts += self._shared.add(receipt.piece)
+
+    def finish(self) -> tuple[BandStatistics, ...]:
+        """Complete the partial file; statistics of each band, none where they were not wanted.
+
+        Raises
+        ------
+        RasterWriteError
+            See `daskraster.formats.protocols.Sink.finish`.
+        """
+        statistics = self.statistics()
+        self._sink.finish(self.receipts, statistics)
+        return statistics
+
+    def statistics(self) -> tuple[BandStatistics, ...]:
+        """Of each band so far; none where they were not wanted."""
+        if not all(self._statistics):
+            return ()
+        return tuple(merge_statistics(partials).finish() for partials in self._statistics)
+
+
+def gathered(gathering: Gathering, receipts: Sequence[Receipt]) -> Gathering:
+    """The same gathering with more blocks: a step of a graph."""
+    for receipt in receipts:
+        gathering.add(receipt)
+    return gathering
