@@ -207,7 +207,7 @@ def _level_grid(full: Grid, shape_yx: Sequence[int]) -> Grid:
         return full
     # An overview's pixels are larger by the ratio of the sizes, which at odd sizes is not a whole number.
     scale = Affine.scale(full.shape_yx[1] / cols, full.shape_yx[0] / rows)
-    return Grid(full.crs, full.transform * scale, (rows, cols))
+    return Grid(full.crs, full.transform @ scale, (rows, cols))
 
 
 def _check_bands(kea: KeaFile, bands: Sequence[int], shape_yx: tuple[int, int]) -> None:

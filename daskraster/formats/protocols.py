@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from daskraster.files import PartialFile
 from daskraster.grid import Window
 
 
@@ -95,6 +96,10 @@ class Sink(Protocol):
         """The file to be."""
 
     @property
+    def partial(self) -> PartialFile | None:
+        """The file under way; None before `start`."""
+
+    @property
     def driver(self) -> str:
         """GDAL's name of the format."""
 
@@ -120,8 +125,10 @@ class Sink(Protocol):
             The codec refused a tile or the disk the bytes; the message names the window.
         """
 
-    def finish(self, receipts: Sequence[Receipt]) -> None:
+    def finish(self, receipts: Sequence[Receipt], *, finished: frozenset[str] | None = None) -> None:
         """Check that every tile is there, and complete the partial file.
+
+        ``finished``: names of the processes known to write no more (`daskraster.files.process_name`); None: all.
 
         Raises
         ------

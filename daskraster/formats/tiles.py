@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from daskraster.blocks.codecs import TileCodec
 from daskraster.blocks.tiling import cut_tiles
 from daskraster.errors import RasterWriteError
-from daskraster.files import Buffer, PartialFile
+from daskraster.files import Buffer, PartialFile, writable_target
 from daskraster.formats.protocols import Receipt
 from daskraster.grid import Window
 from daskraster.metadata import RasterMetadata
@@ -150,7 +150,7 @@ class TileSink(ABC):
             seconds=take(),
         )
 
-    def finish(self, receipts: Sequence[Receipt]) -> None:
+    def finish(self, receipts: Sequence[Receipt], *, finished: frozenset[str] | None = None) -> None:
         """Check that every tile is there and write the index; see `Sink.finish`."""
         offsets = np.zeros(self.tiles.count, dtype=np.int64)
         sizes = np.zeros(self.tiles.count, dtype=np.int64)
@@ -163,7 +163,8 @@ class TileSink(ABC):
                 f"{self.target} is not complete: {missing.size} of {self.tiles.count} tiles were never written "
                 f"(the first is number {missing[0]}); nothing was published"
             )
-        self.write_index(self.started.close_gaps(offsets, sizes), sizes)
+        writable_target(self.target)
+        self.write_index(self.started.close_gaps(offsets, sizes, finished=finished), sizes)
 
     def publish(self) -> int:
         """Give the file its name; see `Sink.publish`."""

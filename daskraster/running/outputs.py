@@ -20,7 +20,7 @@ from dask.delayed import Delayed
 from numpy.typing import NDArray
 
 from daskraster.blocks.conversion import convert
-from daskraster.errors import OptionError, RasterWriteError
+from daskraster.errors import BlockResultError, OptionError, RasterWriteError
 from daskraster.formats import choosing
 from daskraster.formats.protocols import Receipt, Sink
 from daskraster.grid import Window, round_up, split_axis
@@ -54,20 +54,30 @@ class WriteBlock:
     dtype: np.dtype[Any]
     fill: Number | None
     fill_nan: bool
-    starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-    """First band, row and column of each block."""
+    source_dtype: np.dtype[Any]
+    """What the lazy array says of its blocks."""
+    chunks: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    """Bands, rows and columns of each block."""
 
     def __call__(self, block: NDArray[Any], started: Any = None, *, block_id: tuple[int, int, int]) -> Receipt:
         """Convert, encode, write.
 
         Raises
         ------
+        BlockResultError
+            The block is not what the lazy array says it is.
         RasterWriteError
-            With the block's window.
+            It could not be encoded or written.
         """
         sink: Sink = started.sink if self.sink is None else self.sink
-        band, row, col = (axis[number] for axis, number in zip(self.starts, block_id, strict=True))
-        window = Window(row, col, *block.shape[1:])
+        band, row, col = (sum(axis[:number]) for axis, number in zip(self.chunks, block_id, strict=True))
+        bands, rows, cols = (axis[number] for axis, number in zip(self.chunks, block_id, strict=True))
+        window = Window(row, col, rows, cols)
+        if block.shape != (bands, rows, cols) or block.dtype != self.source_dtype:
+            raise BlockResultError(
+                f"the lazy array written to {sink.target} says that its block in {window} has shape {(bands, rows, cols)} and dtype "
+                f"{self.source_dtype}, came {block.shape} and {block.dtype}; correct the dtype=, meta= or chunks= it was made with"
+            )
         with stage("encode"):
             if self.fill_nan and self.fill is not None:
                 block = np.where(np.isnan(block), block.dtype.type(self.fill), block)
@@ -102,10 +112,13 @@ def output_metadata(raster: Raster, options: WriteOptions) -> RasterMetadata:
         A nodata value, name list or colour table that does not fit.
     """
     metadata = metadata_of(raster)
+    pixel_type(metadata.dtype)  # what no file can hold is not converted behind the user's back
     dtype = pixel_type(options.dtype if options.dtype is not None else metadata.dtype)
     count = len(metadata.bands)
     if options.band_names is not None and len(options.band_names) != count:
         raise OptionError(f"band_names= has {len(options.band_names)} names for {count} bands")
+    if options.colormap and dtype == np.uint8 and max(options.colormap) > 255:
+        raise OptionError(f"colormap= has the pixel value {max(options.colormap)}, which uint8 cannot hold")
     if options.colormap is not None and (count != 1 or dtype not in (np.dtype(np.uint8), np.dtype(np.uint16))):
         raise OptionError(f"colormap= goes with one band of uint8 or uint16, not with {count} of {dtype}")
     bands = [_output_band(band, number, dtype, options) for number, band in enumerate(metadata.bands)]
@@ -164,7 +177,8 @@ def receipts(output: Output, sink: Sink | Delayed) -> da.Array:
         dtype=output.metadata.dtype,
         fill=output.fill,
         fill_nan=output.fill_nan,
-        starts=(starts(data.chunks[0]), starts(data.chunks[1]), starts(data.chunks[2])),
+        source_dtype=data.dtype,
+        chunks=(data.chunks[0], data.chunks[1], data.chunks[2]),
     )
     return da.map_blocks(
         step,
