@@ -26,3 +26,16 @@ def test_equals_hdf5(dtype: str) -> None:
     unshuffle(planes[:, 2:, :5], back[10:40, 1:6])
     np.testing.assert_array_equal(back[10:40, 1:6], tile[2:, :5])
     assert not back[:10].any()
+
+
+@pytest.mark.parametrize("dtype", ["<u2", "<i4", "<u4", "<i8", "<u8"])
+@pytest.mark.parametrize("largest", [0, 200, 60_000, 2**24, 2**31 - 1, 2**40])
+def test_small_numbers_in_wide_types(dtype: str, largest: int) -> None:
+    largest = min(largest, np.iinfo(dtype).max)
+    tile = np.random.default_rng(0).integers(0, largest, (30, 20), dtype, endpoint=True)
+    tile[3, 4] = largest
+    planes = np.empty((tile.itemsize, *tile.shape), np.uint8)
+    shuffle(tile, planes)
+    back = np.empty((50, 50), dtype)
+    unshuffle(planes, back[7:37, 5:25])
+    np.testing.assert_array_equal(back[7:37, 5:25], tile)
