@@ -492,3 +492,25 @@ def test_nothing_stays_open_or_on_disk_after_many_runs(make_raster: MakeRaster, 
         ]
         assert not [link for link in links if str(tmp_path) in link]
     assert leftovers(tmp_path, "in.tif") == []
+
+
+def test_nan_becomes_each_bands_own_nodata(tmp_path: Path) -> None:
+    values = pixels((3, 40, 50), "float32") * 100
+    values[:, 3:6, 7] = np.nan
+    array = raster(values)
+    array.attrs["nodatavals"] = (1, 200, None)
+    dr.write_raster(array, tmp_path / "out.kea", dtype="uint8", blocksize=20, **QUIET)
+    found = dr.open_raster(tmp_path / "out.kea")
+    assert found.attrs["nodatavals"] == (1, 200, None)
+    assert found.values[:, 4, 7].tolist() == [1, 200, 0]
+
+
+@pytest.mark.parametrize("tiles", [{"blockysize": 3}, {"tiled": True, "blockxsize": 48, "blockysize": 80}])
+def test_a_plain_piece_is_read_in_the_outputs_blocks(
+    make_raster: MakeRaster, tmp_path: Path, tiles: dict[str, Any]
+) -> None:
+    values = pixels((1, 700, 900))
+    image = dr.open_raster(make_raster(values, **tiles), chunks=100).isel(y=slice(5, 690), x=slice(3, None))
+    report = dr.write_raster(image, tmp_path / "out.tif", blocksize=64, **QUIET)
+    assert (read(tmp_path / "out.tif") == values[:, 5:690, 3:]).all()
+    assert report.blocks <= 2

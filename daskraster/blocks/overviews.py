@@ -154,7 +154,9 @@ def _average(strip: NDArray[Any], nodata: Number | None) -> NDArray[Any]:
 def _integer_nodata(nodata: Number | None, dtype: np.dtype[Any]) -> Any:
     """Nodata as a scalar of an integer type; None where no pixel can have it."""
     limits = np.iinfo(dtype)
-    if nodata is None or not limits.min <= nodata <= limits.max or int(nodata) != nodata:  # NaN and infinities are outside
+    if (
+        nodata is None or not limits.min <= nodata <= limits.max or int(nodata) != nodata
+    ):  # NaN and infinities are outside
         return None
     return dtype.type(int(nodata))
 

@@ -25,7 +25,7 @@ from daskraster.formats import choosing
 from daskraster.formats.protocols import Receipt, Sink
 from daskraster.grid import Window, round_up, split_axis
 from daskraster.lazy.arrays import Raster, encoded_nodata, metadata_of
-from daskraster.lazy.sources import auto_chunks, source_array, starts
+from daskraster.lazy.sources import ChunksYX, auto_chunks, source_array, starts
 from daskraster.metadata import BandMetadata, Number, RasterMetadata
 from daskraster.options import Inherit, WriteOptions, check_nodata, pixel_type
 from daskraster.timing import stage
@@ -39,10 +39,8 @@ class Output:
     data: da.Array
     """``(band, y, x)``, in blocks that begin where the file's tiles begin."""
     metadata: RasterMetadata
-    fill: Number | None
-    """What NaN becomes: the nodata value of an array that was opened masked, or of an integer file."""
-    fill_nan: bool
-    """Whether NaN in float pixels is to be replaced."""
+    fills: tuple[Number | None, ...]
+    """For each band what NaN becomes: the nodata value, in a file of integers and for an array that was opened masked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +50,8 @@ class WriteBlock:
     sink: Sink | None
     """None where the started sink comes with each call, from the first task of the graph."""
     dtype: np.dtype[Any]
-    fill: Number | None
-    fill_nan: bool
+    fills: tuple[Number | None, ...]
+    """See `Output`; of all bands of the file."""
     source_dtype: np.dtype[Any]
     """What the lazy array says of its blocks."""
     chunks: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
@@ -79,27 +77,35 @@ class WriteBlock:
                 f"{self.source_dtype}, came {block.shape} and {block.dtype}; correct the dtype=, meta= or chunks= it was made with"
             )
         with stage("encode"):
-            if self.fill_nan and self.fill is not None:
-                block = np.where(np.isnan(block), block.dtype.type(self.fill), block)
-            block = convert(block, self.dtype, self.fill)
+            block = self._converted(block, self.fills[band : band + bands])
         try:
             return sink.put(block, window, band, block_id)
         except RasterWriteError as error:
             error.add_note(f"while writing {window}, block {block_id[1:]} of {sink.target}")
             raise
 
+    def _converted(self, block: NDArray[Any], fills: tuple[Number | None, ...]) -> NDArray[Any]:
+        """The block in the file's dtype, NaN replaced, band by band where bands differ."""
+        if len(set(map(repr, fills))) > 1:
+            parts = [self._converted(block[band : band + 1], (fill,)) for band, fill in enumerate(fills)]
+            return np.concatenate(parts)
+        fill = fills[0]
+        if self.dtype.kind == "f" and fill is not None and not np.isnan(fill):
+            block = np.where(np.isnan(block), block.dtype.type(fill), block)
+        return convert(block, self.dtype, fill)
+
 
 def planned(raster: Raster, path: Path, options: WriteOptions) -> Output:
     metadata = output_metadata(raster, options)
     sink = choosing.sink(options.driver_for(path), path, metadata, options)
-    nodata = metadata.bands[0].nodata
-    masked = encoded_nodata(raster.array) is not None
+    fills = tuple(band.nodata for band in metadata.bands)
+    if metadata.dtype.kind == "f" and encoded_nodata(raster.array) is None:
+        fills = (None,) * len(fills)  # NaN stays NaN
     return Output(
         sink=sink,
         data=aligned(raster, sink.block_multiple),
         metadata=metadata,
-        fill=nodata,
-        fill_nan=masked and nodata is not None and metadata.dtype.kind == "f",
+        fills=fills,
     )
 
 
@@ -162,10 +168,22 @@ def aligned(raster: Raster, multiple: tuple[int, int, int]) -> da.Array:
     if chunks == data.chunks:
         return data
     if raster.view is not None:
-        tile_yx = tuple(math.lcm(a, b) for a, b in zip(raster.view.source.tile_yx, multiple[1:], strict=True))
-        rows, cols = auto_chunks(data.shape, data.dtype, (tile_yx[0], tile_yx[1]))
-        return source_array(raster.view, (rows, cols))
+        return source_array(raster.view, _source_chunks(raster, multiple))
     return data.rechunk(chunks)
+
+
+def _source_chunks(raster: Raster, multiple: tuple[int, int, int]) -> ChunksYX:
+    """Blocks for a plain piece of a source: multiples of the output's tiles, of the input's too where that makes them no giants."""
+    assert raster.view is not None
+    bands, rows, cols = raster.data.shape
+    source = raster.view.source
+    steps = [
+        both if (both := math.lcm(tile, step)) <= 2 * max(tile, step) else step
+        for tile, step in zip(source.tile_yx, multiple[1:], strict=True)
+    ]
+    if source.tile_yx[1] >= source.shape[2]:
+        steps[1] = cols  # strips: each is decoded over its full width, however little of it is wanted
+    return auto_chunks((bands, rows, cols), raster.data.dtype, (steps[0], steps[1]))
 
 
 def receipts(output: Output, sink: Sink | Delayed) -> da.Array:
@@ -175,8 +193,7 @@ def receipts(output: Output, sink: Sink | Delayed) -> da.Array:
     step = WriteBlock(
         sink=None if later else sink,
         dtype=output.metadata.dtype,
-        fill=output.fill,
-        fill_nan=output.fill_nan,
+        fills=output.fills,
         source_dtype=data.dtype,
         chunks=(data.chunks[0], data.chunks[1], data.chunks[2]),
     )
