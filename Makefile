@@ -22,7 +22,6 @@ check: $(READY)
 	$(VENV)/bin/mypy
 
 bench: $(READY)
-	$(VENV)/bin/python -m pip install --quiet -r benchmarks/requirements.txt
 	$(VENV)/bin/python -m benchmarks.job_a
 
 # The interpreter is looked at first, so that a too old one is told in one line and not by a failing install.

@@ -1,6 +1,7 @@
-"""The main job, as a user runs it: `make demo` on a made scene, `make demo IMAGE=in.tif` on yours.
+"""The main job, as a user runs it: KEA -> a function with 5 pixels of overlap -> KEA of int32.
 
-Smooths an image with a halo, writes it, checks a sample against the function on the whole window, leaves a picture.
+`make demo` makes a scene first, `make demo IMAGE=in.tif` takes yours (GeoTIFF then). Writes the result, checks a sample of it against the
+function on the whole window, leaves a picture.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import h5py
 import matplotlib as mpl
 import numpy as np
 import rasterio
@@ -37,8 +39,7 @@ def main() -> int:
     image_path = parser.parse_args().image
     FOLDER.mkdir(exist_ok=True)
     if image_path is None:
-        image_path = FOLDER / "scene.tif"
-        make_scene(image_path, 8192, 8192)
+        image_path = made_scene()
     target = FOLDER / f"{image_path.stem}_smooth{image_path.suffix}"
 
     image = dr.open_raster(image_path)
@@ -54,35 +55,61 @@ def main() -> int:
     return int(wrong[0] > 0)
 
 
+def made_scene(size: int = 8192) -> Path:
+    """A scene as KEA of int32, the kind of file the tile recipe is used on."""
+    path = FOLDER / "scene.kea"
+    if not path.exists():
+        make_scene(FOLDER / "scene.tif", size, size)
+        dr.write_raster(dr.open_raster(FOLDER / "scene.tif"), path, dtype="int32", progress=False)
+    return path
+
+
+def shape_of(path: Path) -> tuple[int, int]:
+    """Rows and columns, by h5py or GDAL, not by what is demonstrated."""
+    if path.suffix == ".kea":
+        with h5py.File(path) as file:
+            return file["BAND1/DATA"].shape
+    with rasterio.open(path) as dataset:
+        return dataset.shape
+
+
+def read(path: Path, window: Window, step: int = 1) -> NDArray[np.generic]:
+    """A window of band 1 ``(1, y, x)``, every ``step``-th pixel, by h5py or GDAL."""
+    rows, cols = window.toslices()
+    if path.suffix == ".kea":
+        with h5py.File(path) as file:
+            return file["BAND1/DATA"][rows, cols][np.newaxis, ::step, ::step]
+    with rasterio.open(path) as dataset:
+        return dataset.read([1], window=window)[:, ::step, ::step]
+
+
 def differing_pixels(source: Path, target: Path, size: int = 512) -> tuple[int, int]:
     """How many pixels of a window over block edges differ from the function run on the window with margin, of how many."""
-    with rasterio.open(source) as before, rasterio.open(target) as after:
-        row, col = (max(0, min(length - size, 2048 - size // 2)) for length in before.shape)
-        height, width = min(size, before.height - row), min(size, before.width - col)
-        top, left = min(row, 64), min(col, 64)
-        bottom, right = min(before.height - row - height, 64), min(before.width - col - width, 64)
-        wide = before.read(window=Window(col - left, row - top, left + width + right, top + height + bottom))
-        expected = smooth(wide)[:, top : top + height, left : left + width]
-        found = after.read(window=Window(col, row, width, height))
+    rows, cols = shape_of(source)
+    row, col = (max(0, min(length - size, 2048 - size // 2)) for length in (rows, cols))
+    height, width = min(size, rows - row), min(size, cols - col)
+    top, left = min(row, 64), min(col, 64)
+    bottom, right = min(rows - row - height, 64), min(cols - col - width, 64)
+    wide = read(source, Window(col - left, row - top, left + width + right, top + height + bottom))
+    expected = smooth(wide)[:, top : top + height, left : left + width]
+    found = read(target, Window(col, row, width, height))
     return int((expected != found).sum()), found.size
 
 
 def draw(source: Path, target: Path, picture: Path, size: int = 160) -> None:
-    """The whole image, and a piece across a block edge before and after, side by side."""
+    """The whole image, and a piece across block edges before and after, side by side."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    with rasterio.open(source) as before, rasterio.open(target) as after:
-        row, col = (max(0, min(length - size, 2048 - size // 2)) for length in before.shape)
-        window = Window(col, row, min(size, before.width), min(size, before.height))
-        factor = max(1, max(before.shape) // 800)
-        whole = before.read(1, out_shape=(before.height // factor, before.width // factor))
-        pieces = [dataset.read(1, window=window) for dataset in (before, after)]
+    rows, cols = shape_of(source)
+    row, col = (max(0, min(length - size, 2048 - size // 2)) for length in (rows, cols))
+    whole = read(source, Window(0, 0, cols, rows), step=max(1, max(rows, cols) // 800))[0]
+    pieces = [read(path, Window(col, row, min(size, cols), min(size, rows)))[0] for path in (source, target)]
     figure, axes = plt.subplots(1, 3, figsize=(15, 5.4), layout="constrained")
-    limits = dict(zip(("vmin", "vmax"), np.percentile(pieces[0], (2, 98)), strict=True))
     titles = ("the whole image", f"before: rows {row}.., columns {col}..", "after, across the edges of four blocks")
     for axis, values, title in zip(axes, (whole, *pieces), titles, strict=True):
-        axis.imshow(values, cmap="gray", **(limits if values is not whole else {}))
+        low, high = np.percentile(pieces[0] if values is not whole else whole, (2, 98))
+        axis.imshow(values, cmap="gray", vmin=low, vmax=high)
         axis.set_title(title)
         axis.set_axis_off()
     figure.savefig(picture, dpi=80)

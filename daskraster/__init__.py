@@ -12,12 +12,12 @@ The house has six floors; a module imports only from floors below its own::
 
     6  accessor  backend                                 the doors: each line calls one public function
     5  running/    writing  outputs  pyramid  gathering             arrays into files
-                   engines  progress  report
+                   engines  delaying  finishing  progress  report
     4  lazy/       opening  neighbourhood  arrays  sources          xarray and dask; computes and writes nothing
     3  formats/    protocols  choosing  tiles  tilecache            one module a format; rasterio and h5py
                    gdal  geotiff  tiff
-                   kea_source  kea_sink  kea_layout  kea_chunks  kea_index  kea_tables
-                   kea_statistics  kea_texts
+                   kea_source  kea_sink  kea_layout  kea_chunks  kea_index  kea_heap
+                   kea_tables  kea_statistics  kea_texts
     2  blocks/     codecs  tiling  conversion  masking  scratch     NumPy only: what is done to one block
                    shuffle  statistics  bins  results  overviews
     1  errors  grid  metadata  options  files  timing               ground

@@ -26,6 +26,7 @@ import dataclasses
 import os
 import secrets
 import shutil
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ type Buffer = bytes | bytearray | memoryview | NDArray[np.uint8]
 
 PAGE_NBYTES = 4096  # extents begin on pages, so that two machines never write the same one
 SIDECARS = (".aux.xml", ".ovr", ".msk")  # what GDAL would read beside a new file of the old name
+RESERVED = "reserve-"  # before the number of an extent of the reserve
 IOV_MAX = 1024  # buffers in one pwritev, POSIX's and Linux's limit
 
 
@@ -97,7 +99,8 @@ class PartialFile:
             The folder is missing, not a folder, or cannot be written to; the target is a folder.
         """
         target = writable_target(target)
-        path = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+        # A file name ends at 255 bytes; a long one is told apart by its random part.
+        path = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}.part")
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         except OSError as error:
@@ -151,7 +154,7 @@ class PartialFile:
             _write_all(descriptor, [content], offset)
 
     def append_tail(self, content: bytes, *, align: int = 1) -> int:
-        """Write ``content`` behind everything, aligned, and return its offset; for the last steps of one process only."""
+        """Write ``content`` behind everything, aligned, and return its offset; after `close_gaps`, in one process only."""
         with _writer(self).descriptor() as descriptor:
             offset = round_up(os.fstat(descriptor).st_size, align)
             _write_all(descriptor, [content], offset)
@@ -162,40 +165,73 @@ class PartialFile:
         with _writer(self).descriptor() as descriptor:
             return _read_at(descriptor, nbytes, offset)
 
-    def close_gaps(self, offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    def close_gaps(
+        self, offsets: NDArray[np.int64], sizes: NDArray[np.int64], *, finished: frozenset[str] | None = None
+    ) -> NDArray[np.int64]:
         """Move the last regions into gaps before them, cut the file behind the last one, return the new offsets.
 
         Parameters
         ----------
         offsets, sizes
             The regions that count, in any order; regions may be listed more than once. Everything else after ``start`` is free.
+        finished
+            Names (see `process_name`) of the processes that are known to write no more; None: all of them. The extents of any other
+            process stay as they are: a worker that was given up for dead may wake up and write on in its own.
 
         Notes
         -----
-        Only free bytes are written, so a crash in between leaves every region where its receipt says. Each gap is filled from
-        the end of the file; slivers smaller than the last region stay. Bytes moved <= bytes of the gaps.
+        From now on no extent can be claimed. Only free bytes are written, so a crash in between leaves every region where its receipt
+        says. Each gap is filled from the end of the file; slivers smaller than any region stay. Bytes moved <= bytes of the gaps.
         """
+        fenced = self._fenced(finished)
+        shutil.rmtree(self.claims, ignore_errors=True)
         order = np.argsort(offsets, kind="stable")
-        gaps: list[list[int]] = []  # [offset, size], ascending
-        position = self.start
-        for index in order:
-            if offsets[index] > position:
-                gaps.append([position, int(offsets[index]) - position])
-            position = max(position, int(offsets[index] + sizes[index]))
+        gaps = self._gaps(offsets[order], sizes[order], fenced)
+        smallest = int(sizes.min(initial=1))
         moved: dict[int, int] = {}
         end = self.start
         with _writer(self).descriptor() as descriptor:
             for index in order[::-1]:
                 old, size = int(offsets[index]), int(sizes[index])
-                gap = next((gap for gap in gaps if gap[1] >= size and gap[0] < old), None)
-                if old not in moved and gap is not None:
-                    _write_all(descriptor, [_read_at(descriptor, size, old)], gap[0])
-                    moved[old] = gap[0]
-                    gap[0] += size
-                    gap[1] -= size
+                if old not in moved and gaps:
+                    gaps = [gap for gap in gaps if gap[1] >= smallest and gap[0] < old]
+                    gap = next((gap for gap in gaps if gap[1] >= size), None)
+                    if gap is not None:
+                        _write_all(descriptor, [_read_at(descriptor, size, old)], gap[0])
+                        moved[old] = gap[0]
+                        gap[0] += size
+                        gap[1] -= size
                 end = max(end, moved.get(old, old) + size)
-            os.ftruncate(descriptor, end)
+            # What is appended later begins behind the extents that are left alone.
+            os.ftruncate(descriptor, max([end, *(begin + size for begin, size in fenced)]))
         return np.array([moved.get(int(old), int(old)) for old in offsets], dtype=np.int64)
+
+    def _gaps(
+        self, offsets: NDArray[np.int64], sizes: NDArray[np.int64], fenced: Sequence[tuple[int, int]]
+    ) -> list[list[int]]:
+        """Free ``[offset, size]`` between ascending regions, but for what is fenced."""
+        taken = sorted([*zip(offsets.tolist(), sizes.tolist(), strict=True), *fenced])
+        gaps: list[list[int]] = []
+        position = self.start
+        for begin, size in taken:
+            if begin > position:
+                gaps.append([position, begin - position])
+            position = max(position, begin + size)
+        return gaps
+
+    def _fenced(self, finished: frozenset[str] | None) -> list[tuple[int, int]]:
+        """Offset and size of the extents of processes that may still write."""
+        if finished is None or self.extent_nbytes is None or not self.claims.is_dir():
+            return []
+        reserve = self.start + self.front_nbytes
+        begins = {RESERVED: reserve, "": reserve + self.reserve_nbytes}
+        fenced: list[tuple[int, int]] = []
+        for claim in self.claims.iterdir():
+            room = RESERVED if claim.name.startswith(RESERVED) else ""
+            if claim.read_text() not in finished:
+                number = int(claim.name.removeprefix(room))
+                fenced.append((begins[room] + number * self.extent_nbytes, self.extent_nbytes))
+        return fenced
 
     def publish(self) -> int:
         """Flush, rename onto the target, remove the sidecars of a replaced file; return the size in bytes.
@@ -300,7 +336,7 @@ class _Room:
             begin = self._begin + number * self._extent_nbytes
             if self._end is not None and begin + self._extent_nbytes > self._end:
                 return False
-            if _create_exclusive(self._claims / f"{self._name}{number}"):
+            if _create_exclusive(self._claims / f"{self._name}{number}", process_name()):
                 break
             number += 1
         self._last_extent = number
@@ -318,8 +354,9 @@ class _Writer:
         self._changed = threading.Condition()
         self._users = 0
         self._closed = False
+        self._stopped = False
         reserve = partial.start + partial.front_nbytes
-        self._reserve = _Room(partial, reserve, reserve + partial.reserve_nbytes, "reserve-")
+        self._reserve = _Room(partial, reserve, reserve + partial.reserve_nbytes, RESERVED)
         self._main = _Room(partial, reserve + partial.reserve_nbytes, None, "")
         try:
             self._descriptor = os.open(partial.path, os.O_RDWR | getattr(os, "O_BINARY", 0))
@@ -349,6 +386,8 @@ class _Writer:
         """See `PartialFile.append`."""
         offsets: list[int] = []
         with self.descriptor() as descriptor:
+            if self._stopped:
+                raise RasterWriteError(f"the partial output {self._partial.path} takes no more blocks: the run is over")
             rest = list(parts)
             while rest:
                 count, offset = self._take([_nbytes(part) for part in rest], reserved=reserved)
@@ -371,6 +410,12 @@ class _Writer:
             taken = taken or self._main.take(sizes)
         assert taken is not None, "the last part of a file has no end"
         return taken
+
+    def stop(self) -> None:
+        """Refuse further appends; return when those under way are through."""
+        with self._changed:
+            self._stopped = True
+            self._changed.wait_for(lambda: self._users == 0)
 
     def close(self) -> None:
         """Refuse new users, wait for those at work, close."""
@@ -397,16 +442,37 @@ def _writer(partial: PartialFile) -> _Writer:
         return writer
 
 
-def _create_exclusive(path: Path) -> bool:
+def _create_exclusive(path: Path, content: str) -> bool:
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     except FileExistsError:
         return False
     except OSError as error:
         raise RasterWriteError(
             f"cannot claim room in the output by creating {path}: {error.strerror or error}"
         ) from error
+    try:
+        os.write(descriptor, content.encode())
+    finally:
+        os.close(descriptor)
     return True
+
+
+def process_name() -> str:
+    """This process, among those of all machines that write one file."""
+    return f"{socket.gethostname()} {os.getpid()}"
+
+
+def stop_writing(path: Path) -> str:
+    """Refuse every further `PartialFile.append` to the partial file ``path`` in this process; return `process_name`.
+
+    Waits for writes under way. Reading and patching go on: the leading process may be the same one.
+    """
+    with _registry_lock:
+        writer = _writers.get(path)
+    if writer is not None:
+        writer.stop()
+    return process_name()
 
 
 def _nbytes(part: Buffer) -> int:

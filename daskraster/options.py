@@ -53,6 +53,7 @@ COMPRESSIONS = (
     "jpeg",
     "webp",
 )
+MAX_TILE = 16384
 PREDICTABLE = ("deflate", "zstd", "lzw")
 """Compressions that TIFF readers combine with a predictor."""
 
@@ -155,6 +156,7 @@ class WriteOptions:
         if unknown:
             raise OptionError(f"write_raster has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}")
         values = dict(keywords)
+        _check_kinds(values)
         if values.get("dtype") is not None:
             values["dtype"] = pixel_type(values["dtype"])
         if values.get("band_names") is not None:
@@ -214,8 +216,10 @@ class WriteOptions:
             raise OptionError(f"interleave={self.interleave!r} is not known; possible are 'pixel' and 'band'")
         if self.blocksize is not None:
             sizes = (self.blocksize,) * 2 if isinstance(self.blocksize, int) else tuple(self.blocksize)
-            if len(sizes) != 2 or any(not isinstance(size, int) or size < 1 for size in sizes):
-                raise OptionError(f"blocksize={self.blocksize!r} must be a number of pixels or a pair (y, x)")
+            if len(sizes) != 2 or any(not isinstance(size, int) or not 1 <= size <= MAX_TILE for size in sizes):
+                raise OptionError(
+                    f"blocksize={self.blocksize!r} must be a number of pixels up to {MAX_TILE}, or a pair (y, x)"
+                )
 
     def _check_overviews(self) -> None:
         if not isinstance(self.statistics, bool):
@@ -253,9 +257,63 @@ class WriteOptions:
 
 
 def _factors(overviews: Any) -> tuple[int, ...] | bool:
-    if overviews is None or not isinstance(overviews, Sequence | np.ndarray) or isinstance(overviews, str):
-        raise OptionError(f"overviews={overviews!r} must be True, False or a list of factors, as [2, 4, 8]")
+    if overviews is None:
+        raise OptionError("overviews=None must be True, False or a list of factors, as [2, 4, 8]")
     return tuple(overviews) or False
+
+
+# What each keyword may be; None is always one more.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "driver": (str,),
+    "compress": (str,),
+    "level": (int, np.integer),
+    "quality": (int, np.integer),
+    "max_error": (int, float, np.number),
+    "predictor": (int, np.integer),
+    "blocksize": (int, np.integer, tuple, list),
+    "interleave": (str,),
+    "bigtiff": (bool,),
+    "nodata": (int, float, np.number, Inherit),
+    "band_names": (tuple, list),
+    "tags": (Mapping,),
+    "colormap": (Mapping,),
+    "statistics": (bool,),
+    "overviews": (bool, list, tuple),
+    "overview_resampling": (str,),
+    "progress": (bool,),
+}
+
+
+def _check_kinds(values: dict[str, Any]) -> None:
+    """Refuse values of the wrong type, which would else fail far from the call; make NumPy's integers Python's."""
+    for name, value in values.items():
+        kinds = _KINDS.get(name)
+        if kinds is None or value is None:
+            continue
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            wanted = " or ".join(kind.__name__ for kind in kinds if kind.__module__ != "numpy")
+            raise OptionError(f"{name}={value!r} is a {type(value).__name__}; it must be {wanted}")
+        if isinstance(value, np.number):
+            values[name] = value.item()
+    if isinstance(values.get("blocksize"), tuple | list):
+        values["blocksize"] = tuple(int(size) if isinstance(size, np.integer) else size for size in values["blocksize"])
+    for key in values.get("tags") or {}:
+        if not isinstance(key, str) or any(sign in key for sign in "=:") or not key:
+            raise OptionError(
+                f"tags= has the name {key!r}; a name is text without '=' and ':', which GDAL would cut it at"
+            )
+    _check_colormap(values.get("colormap"))
+
+
+def _check_colormap(colormap: Colormap | None) -> None:
+    for value, color in (colormap or {}).items():
+        numbers = isinstance(color, tuple | list) and all(isinstance(part, int | np.integer) for part in color)
+        if not numbers or len(color) not in (3, 4) or not all(0 <= part <= 255 for part in color):
+            raise OptionError(
+                f"colormap= has {color!r} for {value!r}; a colour is (red, green, blue, alpha), each 0 to 255"
+            )
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+            raise OptionError(f"colormap= has the pixel value {value!r}; it must be a whole number from 0")
 
 
 def _check_number(name: str, value: int | None, possible: range | None, compress: str) -> None:

@@ -185,3 +185,49 @@ def test_no_descriptors_are_left_open(tmp_path: Path) -> None:
         partial.append([b"x"])
         partial.publish() if number % 2 else partial.discard()
     assert count() == before
+
+
+def test_a_worker_that_wakes_up_late_harms_nothing(tmp_path: Path) -> None:
+    """Extents of a process that did not say it has ended are left alone; its late writes land where nothing else is."""
+    from daskraster.files import process_name, stop_writing
+
+    partial = PartialFile.create(tmp_path / "out.bin", HEADER, extent_nbytes=8192)
+    late = partial.append([b"A" * 1000])
+    claim = next(partial.claims.iterdir())
+    claim.write_text("another machine 1")
+    other = PartialFile(
+        **{field: getattr(partial, field) for field in ("target", "path", "start", "extent_nbytes", "mode")}
+    )
+    for number in range(1, 4):
+        (partial.claims / str(number)).write_text(process_name())
+    content = b"B" * 5000
+    (partial.path).open("r+b").close()
+    partial.patch(partial.start + 8192, content)
+    partial.patch(partial.start + 2 * 8192, content)
+    offsets = np.array([late[0], partial.start + 8192, partial.start + 2 * 8192])
+    sizes = np.array([1000, 5000, 5000])
+    moved = partial.close_gaps(offsets, sizes, finished=frozenset({process_name()}))
+    other.append([b"C" * 3000])  # the late writer, in the rest of its extent
+    for begin, size, byte in zip(moved, sizes, b"ABB", strict=True):
+        assert partial.read(int(begin), int(size)) == bytes([byte]) * size
+    assert partial.append_tail(b"index") >= partial.start + 8192
+    assert stop_writing(partial.path) == process_name()
+    with pytest.raises(RasterWriteError, match="takes no more blocks"):
+        partial.append([b"D"])
+    partial.publish()
+
+
+def test_a_long_name(tmp_path: Path) -> None:
+    target = tmp_path / ("n" * 240 + ".tif")
+    PartialFile.create(target, HEADER, extent_nbytes=4096).publish()
+    assert target.read_bytes() == HEADER
+
+
+def test_many_gaps_are_closed_quickly(tmp_path: Path) -> None:
+    partial = PartialFile.create(tmp_path / "out.bin", HEADER)
+    count = 60_000
+    partial.patch(len(HEADER) + 20 * count, b"end")
+    offsets = len(HEADER) + 20 * np.arange(count)
+    moved = partial.close_gaps(offsets, np.full(count, 15))  # a gap of 5 bytes behind each
+    assert (moved == offsets).all()
+    partial.discard()

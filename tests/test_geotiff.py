@@ -80,6 +80,19 @@ def test_a_level_is_honoured(tmp_path: Path, level: int) -> None:
         )
 
 
+@pytest.mark.parametrize("compress", ["lerc", "lerc_deflate", "lerc_zstd"])
+def test_lerc_keeps_nan_or_says_that_it_cannot(tmp_path: Path, compress: str) -> None:
+    values = pixels((2, 40, 40), "float32")
+    values[:, 3:9, 5] = np.nan
+    dr.write_raster(raster(values), tmp_path / "out.tif", compress=compress, blocksize=32)
+    np.testing.assert_array_equal(read(tmp_path / "out.tif"), values)
+    values[1, 20, 20] = np.nan
+    with pytest.raises(dr.RasterWriteError, match="give interleave='band'"):
+        dr.write_raster(raster(values), tmp_path / "out.tif", compress=compress, blocksize=32)
+    dr.write_raster(raster(values), tmp_path / "out.tif", compress=compress, blocksize=32, interleave="band")
+    np.testing.assert_array_equal(read(tmp_path / "out.tif"), values)
+
+
 def test_lossy_codecs_stay_within_what_was_asked(tmp_path: Path) -> None:
     values = np.linspace(0, 200, 3 * 130 * 90).reshape(3, 130, 90)
     dr.write_raster(raster(values.astype("float32")), tmp_path / "l.tif", compress="lerc", max_error=0.5, blocksize=64)
@@ -267,7 +280,7 @@ def test_values_that_do_not_fit_the_header_are_refused() -> None:
         ({"compress": "deflate", "quality": 90}, "quality= does not go with"),
         ({"compress": "deflate", "max_error": 1.0}, "max_error= goes with compress='lerc'"),
         ({"blocksize": 100}, "multiples of 16"),
-        ({"blocksize": (16, 0)}, "must be a number of pixels or a pair"),
+        ({"blocksize": (16, 0)}, "must be a number of pixels up to"),
         ({"interleave": "line"}, "possible are 'pixel' and 'band'"),
         ({"nodata": -1}, "whole numbers from 0 to 65535"),
         ({"nodata": 1.5}, "whole numbers"),
@@ -278,6 +291,17 @@ def test_values_that_do_not_fit_the_header_are_refused() -> None:
         ({"colormap": {1: (0, 0, 0, 0)}, "dtype": "int32"}, "colormap= goes with one band"),
         ({"driver": "PNG"}, "driver='PNG' cannot be written"),
         ({"compres": "zstd"}, "no option compres"),
+        ({"bigtiff": "NO"}, "bigtiff='NO' is a str; it must be bool"),
+        ({"blocksize": 16.0}, "blocksize=16.0 is a float"),
+        ({"blocksize": 2**20}, "up to 16384"),
+        ({"nodata": "x"}, "nodata='x' is a str"),
+        ({"nodata": True}, "nodata=True is a bool"),
+        ({"max_error": "a"}, "max_error='a' is a str"),
+        ({"driver": 3}, "driver=3 is a int"),
+        ({"tags": {"a=b": "x"}}, "without '=' and ':'"),
+        ({"colormap": {1: (1, 2)}}, "a colour is"),
+        ({"colormap": {1: (1, 2, 999)}}, "a colour is"),
+        ({"colormap": {300: (1, 2, 3)}, "dtype": "uint8"}, "pixel value 300, which uint8 cannot hold"),
     ],
 )
 @pytest.mark.usefixtures("nothing_runs")

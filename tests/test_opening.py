@@ -271,3 +271,94 @@ def test_no_georeference_counts_pixels(make_raster: MakeRaster) -> None:
     assert image.rio.crs is None
     assert image.y.values.tolist() == [0.5, 1.5, 2.5, 3.5, 4.5]
     assert not as_raster(image).has_transform
+
+
+def test_one_file_read_in_different_ways_is_different_arrays(make_raster: MakeRaster) -> None:
+    values = pixels((1, 200, 200))
+    values[0, :50] = 0
+    path = make_raster(values, nodata=0, tiled=True, blockxsize=16, blockysize=16)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.build_overviews([2])
+    plain, masked, small = (
+        dr.open_raster(path),
+        dr.open_raster(path, masked=True),
+        dr.open_raster(path, overview_level=0),
+    )
+    assert len({plain.data.name, masked.data.name, small.data.name}) == 3
+    together = (masked + plain * 0).values
+    assert (np.isnan(together) == (values == 0)).all()
+    crop = {"y": slice(0, 64), "x": slice(0, 64)}
+    one, other = (
+        dr.apply(np.positive, array.isel(crop), overlap=1, dtype="uint16", bands=1) for array in (plain, small)
+    )
+    assert one.data.name != other.data.name
+
+
+def test_a_change_in_place_is_seen_behind_cached_tiles_and_open_handles(make_raster: MakeRaster) -> None:
+    path = make_raster(np.zeros((1, 512, 512), "uint16"), tiled=True, blockxsize=128, blockysize=128)
+    image = dr.open_raster(path, chunks=128)
+    assert not dr.apply(np.positive, image, overlap=3).values.any()
+    time.sleep(0.01)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write(np.ones((1, 512, 512), "uint16"))
+    with pytest.raises(dr.RasterReadError, match="changed after it was opened"):
+        dr.apply(np.positive, image, overlap=3, dtype="uint16", bands=1).compute()
+    assert dr.apply(np.positive, dr.open_raster(path, chunks=128), overlap=3).values.all()
+
+
+def test_relative_paths_survive_a_chdir(
+    make_raster: MakeRaster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = pixels((1, 20, 20))
+    make_raster(values)
+    monkeypatch.chdir(tmp_path)
+    image = dr.open_raster("in.tif")
+    monkeypatch.chdir("/")
+    assert (image.values == values).all()
+
+
+@pytest.mark.parametrize(
+    "select", [{"band": [2, 1, 0]}, {"band": 1}, {"band": [2]}, {"band": slice(0, 2)}, {"band": slice(1, 3)}]
+)
+def test_selected_bands_keep_their_own_words(make_raster: MakeRaster, tmp_path: Path, select: dict[str, Any]) -> None:
+    path = make_raster(pixels((3, 20, 20)))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.descriptions, dataset.scales = ("red", "green", "blue"), (1.0, 2.0, 3.0)
+        for band in dataset.indexes:
+            dataset.update_tags(band, NUMBER=str(band))
+    chosen = np.atleast_1d(np.arange(3)[select["band"]]).tolist()
+    opened = dr.open_raster(path, bands=[band + 1 for band in chosen])
+    selected = dr.open_raster(path).isel(select)
+    for array in (opened, selected, dr.apply(lambda block: block, selected, overlap=1)):
+        dr.write_raster(array, tmp_path / "out.tif")
+        with rasterio.open(tmp_path / "out.tif") as dataset:
+            assert list(dataset.descriptions) == [("red", "green", "blue")[band] for band in chosen]
+            assert list(dataset.scales) == [(1.0, 2.0, 3.0)[band] for band in chosen]
+            assert [dataset.tags(band)["NUMBER"] for band in dataset.indexes] == [str(band + 1) for band in chosen]
+
+
+@pytest.mark.parametrize(
+    "change", [{"x": slice(None, None, 2)}, {"y": slice(None, None, -1)}, {"x": slice(3, 40, 3), "y": slice(5, 9)}]
+)
+def test_rotated_grids_after_steps_and_flips(make_raster: MakeRaster, change: dict[str, slice]) -> None:
+    transform = TRANSFORM @ rasterio.Affine.rotation(30)
+    image = dr.open_raster(make_raster(pixels((1, 50, 60)), transform=transform))
+    grid = as_raster(image.isel(change)).grid
+    rows, cols = np.arange(50)[change.get("y", slice(None))], np.arange(60)[change.get("x", slice(None))]
+    for row, col in ((0, 0), (len(rows) - 1, len(cols) - 1)):
+        assert grid.transform @ (col + 0.5, row + 0.5) == pytest.approx(transform @ (cols[col] + 0.5, rows[row] + 0.5))
+
+
+def test_ground_control_points_of_an_overview(tmp_path: Path) -> None:
+    from rasterio.control import GroundControlPoint
+
+    path = tmp_path / "gcps.tif"
+    with (
+        ignoring_georeference(),
+        rasterio.open(path, "w", driver="GTiff", width=200, height=100, count=1, dtype="uint8") as dataset,
+    ):
+        dataset.gcps = ([GroundControlPoint(row=50, col=200, x=1, y=2)], rasterio.CRS.from_epsg(4326))
+        dataset.write(pixels((1, 100, 200), "uint8"))
+        dataset.build_overviews([2])
+    assert [point[2:4] for point in dr.open_raster(path).attrs["gcps"]] == [(200, 50)]
+    assert [point[2:4] for point in dr.open_raster(path, overview_level=0).attrs["gcps"]] == [(100, 25)]

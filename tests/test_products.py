@@ -82,9 +82,8 @@ def half(level: NDArray[Any], nodata: float | None, resampling: str, partial: bo
     return result
 
 
-def check_levels(
-    path: Path, values: NDArray[Any], nodata: float | None, resampling: str, partial: bool, count: int
-) -> None:
+def check_levels(path: Path, values: NDArray[Any], nodata: float | None, resampling: str, count: int) -> None:
+    partial = path.suffix != ".kea"
     found = levels(path)
     assert len(found) == count
     for level in found:
@@ -126,10 +125,10 @@ def check_statistics(path: Path, report: dr.WriteReport, values: NDArray[Any], n
             assert float(items["STATISTICS_VALID_PERCENT"]) == pytest.approx(100 * kept.size / band.size, abs=0.01)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_blocks_any_tiles_any_format(tmp_path: Path, data: st.DataObject) -> None:
-    shape = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 150), st.integers(1, 150)))
+    shape = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 90), st.integers(1, 90)))
     dtype = data.draw(st.sampled_from(["uint8", "int16", "uint32", "float32"]))
     nodata = data.draw(st.sampled_from([None, 0, 7]))
     values = with_holes(pixels(shape, dtype), nodata)
@@ -153,7 +152,7 @@ def test_any_blocks_any_tiles_any_format(tmp_path: Path, data: st.DataObject) ->
     )
     assert isinstance(report, dr.WriteReport)
     np.testing.assert_array_equal(dr.open_raster(path).values, values)
-    check_levels(path, values, nodata, resampling, driver != "KEA", len(report.overviews))
+    check_levels(path, values, nodata, resampling, len(report.overviews))
     check_statistics(path, report, values, nodata)
     if driver != "KEA":
         tile = (block, block) if isinstance(block, int) else block or (512, 512)
@@ -168,10 +167,10 @@ def test_on_every_engine(engine: str, driver: str, make_raster: MakeRaster, tmp_
     path = tmp_path / f"out.{SUFFIXES[driver]}"
     for compute in (True, False):
         written = dr.write_raster(image, path, driver=driver, blocksize=32, compute=compute, **QUIET)
-        report = written if compute else written.compute()[0]
+        report = written if compute else written.compute()
         assert (dr.open_raster(path).values == values).all()
         assert report.overviews == (2, 4, 8, 16)
-        check_levels(path, values, 0, "average", driver != "KEA", 4)
+        check_levels(path, values, 0, "average", 4)
         check_statistics(path, report, values, 0)
         assert sorted(one.name for one in tmp_path.iterdir()) == sorted(["in.tif", path.name])
 
@@ -240,7 +239,7 @@ def test_masked_arrays_count_and_shrink_without_their_holes(make_raster: MakeRas
         report = dr.write_raster(image, tmp_path / "out.tif", blocksize=16, dtype=dtype, **QUIET)
         assert isinstance(report, dr.WriteReport)
         check_statistics(tmp_path / "out.tif", report, read(tmp_path / "out.tif"), 0)
-        check_levels(tmp_path / "out.tif", read(tmp_path / "out.tif"), 0, "average", True, 3)
+        check_levels(tmp_path / "out.tif", read(tmp_path / "out.tif"), 0, "average", 3)
 
 
 @pytest.mark.parametrize("driver", SUFFIXES)
@@ -265,7 +264,7 @@ def test_classes_are_never_averaged(tmp_path: Path) -> None:
     for options in ({"thematic": True}, {"colormap": palette}):
         for name in ("out.tif", "out.kea"):
             dr.write_raster(raster(values, (1, 32, 32)), tmp_path / name, blocksize=16, **options, **QUIET)
-            check_levels(tmp_path / name, values, None, "nearest", name == "out.tif", 3)
+            check_levels(tmp_path / name, values, None, "nearest", 3)
             with pytest.raises(dr.OptionError, match="would make classes that are not there"):
                 dr.write_raster(raster(values), tmp_path / name, overview_resampling="average", **options, **QUIET)
     with rasterio.open(tmp_path / "out.tif", overview_level=1) as dataset:
@@ -304,12 +303,12 @@ def test_kea_has_histogram_and_items(tmp_path: Path) -> None:
     [
         ({"overviews": [3]}, "powers of two"),
         ({"overviews": [1, 2]}, "powers of two"),
-        ({"overviews": "all"}, "must be True, False or a list"),
+        ({"overviews": "all"}, "must be bool or list or tuple"),
         ({"overviews": [64]}, "goes too far"),
         ({"overview_resampling": "cubic"}, "possible are average, bilinear, mode, nearest"),
         ({"overviews": False, "overview_resampling": "mode"}, "does not go with overviews=False"),
-        ({"statistics": "some"}, "must be True or False"),
-        ({"statistics": 1}, "must be True or False"),
+        ({"statistics": "some"}, "must be bool"),
+        ({"statistics": 1}, "must be bool"),
     ],
 )
 @pytest.mark.usefixtures("nothing_runs")
@@ -359,12 +358,12 @@ def test_a_repeated_block_counts_once(tmp_path: Path, monkeypatch: pytest.Monkey
         run(outputs, on_receipt)
 
     monkeypatch.setattr(writing, "run", twice)
-    for driver in SUFFIXES:
-        path = tmp_path / f"out.{SUFFIXES[driver]}"
+    for driver, suffix in SUFFIXES.items():
+        path = tmp_path / f"out.{suffix}"
         report = dr.write_raster(raster(values, (1, 48, 64)), path, driver=driver, blocksize=16, **QUIET)
         assert isinstance(report, dr.WriteReport)
         check_statistics(path, report, values, None)
-        check_levels(path, values, None, "average", driver != "KEA", 4)
+        check_levels(path, values, None, "average", 4)
 
 
 def test_statistics_of_a_large_mean_keep_their_digits_over_many_blocks(tmp_path: Path) -> None:

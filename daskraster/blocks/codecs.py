@@ -98,6 +98,11 @@ def _encode_lzma(codec: TileCodec, tile: NDArray[Any]) -> Encoded:
 
 
 def _encode_lerc(codec: TileCodec, tile: NDArray[Any]) -> Encoded:
+    if tile.ndim == 3 and tile.dtype.kind == "f":
+        missing = np.isnan(tile)
+        if (missing != missing[..., :1]).any():
+            # LERC has one mask for all samples of a pixel; the others would come back as -3.4e38.
+            raise ValueError("LERC cannot hold NaN in some bands of a pixel only; give interleave='band'")
     inner: dict[str, Any] = {}
     if codec.compress != "lerc":
         inner["compression"] = codec.compress.removeprefix("lerc_")

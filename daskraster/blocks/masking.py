@@ -36,7 +36,7 @@ def masked(
     """
     result = pixels.astype(dtype, copy=False)
     for band, value in enumerate(nodata):
-        if value is not None and not np.isnan(value):
+        if value is not None and not np.isnan(value) and (pixels.dtype.kind == "f" or value == int(value)):
             result[band][pixels[band] == pixels.dtype.type(value)] = np.nan
     if valid is not None:
         result[valid == 0] = np.nan

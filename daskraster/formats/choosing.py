@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from daskraster.errors import OptionError
-from daskraster.formats import gdal, kea_source
+from daskraster.formats import gdal, kea_source, tilecache
 from daskraster.formats.geotiff import geotiff_sink
 from daskraster.formats.kea_layout import is_kea
 from daskraster.formats.kea_sink import kea_sink
@@ -44,3 +44,9 @@ def sink(driver: str, target: Path, metadata: RasterMetadata, options: WriteOpti
     if options.attribute_table is not None:
         raise OptionError("attribute_table= goes with KEA; GeoTIFF has no place for a table")
     return geotiff_sink(target, metadata, options, cloud=driver == "COG")
+
+
+def release() -> None:
+    """Give back what reading keeps for the next block: decoded seams, open handles. For the end of a run."""
+    tilecache.clear()
+    gdal.close_idle_handles()

@@ -82,8 +82,14 @@ class GdalSource:
         RasterReadError
             The file is gone, changed, or damaged here.
         """
+        self._check_unchanged()
         key = f"{self.token} {self.path} {self.overview_level} {bands} {self.mask_nodata} {self.mask_band}"
         return tilecache.read_window(key, window, self.shape[1:], self.tile_yx, lambda part: self._decode(part, bands))
+
+    def _check_unchanged(self) -> None:
+        # With every window, 2 microseconds a file: handles and cached tiles outlive a change.
+        if self.files and token_of(self.path, self.files) != self.token:
+            raise RasterReadError(f"{self.path} changed after it was opened; open it again")
 
     def _decode(self, window: Window, bands: tuple[int, ...]) -> NDArray[Any]:
         area = rasterio.windows.Window(window.col_off, window.row_off, window.width, window.height)
@@ -112,8 +118,6 @@ class _HandlePool:
         key = (source.path, source.driver, source.overview_level, source.token)
         dataset = self._take(key)
         if dataset is None:
-            if source.files and token_of(source.path, source.files) != source.token:
-                raise RasterReadError(f"{source.path} changed after it was opened; open it again")
             dataset = open_dataset(source.path, driver=source.driver, overview_level=source.overview_level)
         try:
             yield dataset
@@ -149,6 +153,11 @@ class _HandlePool:
 
 
 _handles = _HandlePool()
+
+
+def close_idle_handles() -> None:
+    """Close what no thread reads just now: an open handle keeps a replaced file's space on the disk."""
+    _handles.close()
 
 
 @contextmanager
@@ -221,7 +230,7 @@ def describe(
                 bands=[_band(dataset, band, nodata[band - 1]) for band in bands],
                 tags=without_derived(dataset.tags()),
                 has_transform=not dataset.transform.is_identity,
-                gcps=_gcps(dataset),
+                gcps=_gcps(dataset, grid_dataset.shape),
                 gcp_wkt=_wkt(dataset.gcps[1]),
             )
         finally:
@@ -352,9 +361,11 @@ def _exact_nodata(dataset: Any) -> dict[int, int]:
     return {band: int(text) for band, text in texts.items() if text is not None}
 
 
-def _gcps(dataset: Any) -> tuple[tuple[str, str, float, float, float, float, float], ...]:
+def _gcps(dataset: Any, shape_yx: tuple[int, int]) -> tuple[tuple[str, str, float, float, float, float, float], ...]:
+    """Ground control points, in pixels of the raster or of its overview."""
     points, _ = dataset.gcps
-    return tuple((p.id or "", p.info or "", p.col, p.row, p.x, p.y, p.z or 0.0) for p in points)
+    down, right = shape_yx[0] / dataset.height, shape_yx[1] / dataset.width
+    return tuple((p.id or "", p.info or "", p.col * right, p.row * down, p.x, p.y, p.z or 0.0) for p in points)
 
 
 def _wkt(crs: Any) -> str:

@@ -226,9 +226,11 @@ def geotiff_sink(target: Path, metadata: RasterMetadata, options: WriteOptions, 
         tiles=tiles,
         overviews=overview_levels(tiles, options.overviews, partial_cells=True),
         statistics=options.statistics,
-        big=_is_big(metadata, options, target),
+        big=False,
         cloud=cloud,
     )
+    padded_nbytes = tiles.count * tiles.pixels_per_tile * metadata.dtype.itemsize
+    sink = dataclasses.replace(sink, big=_is_big(padded_nbytes, options, target))
     probe = dataclasses.replace(sink, metadata=_first_tile(metadata, tile_yx), overviews=())
     try:
         probe._layout()
@@ -283,14 +285,15 @@ def _check_nodata(metadata: RasterMetadata) -> None:
         raise OptionError(f"GeoTIFF holds one nodata value for all bands, the raster has {listed}; give nodata=")
 
 
-def _is_big(metadata: RasterMetadata, options: WriteOptions, target: Path) -> bool:
+def _is_big(nbytes: int, options: WriteOptions, target: Path) -> bool:
+    """Whether the file is a BigTIFF; ``nbytes``: of all tiles, padded to full size."""
     if options.bigtiff is not None:
-        if not options.bigtiff and options.compress == "none" and metadata.nbytes >= CLASSIC_NBYTES:
+        if not options.bigtiff and options.compress == "none" and nbytes >= CLASSIC_NBYTES:
             raise OptionError(
-                f"bigtiff=False: {target} would have {metadata.nbytes} bytes, classic TIFF ends at 4 GB; leave bigtiff= out"
+                f"bigtiff=False: {target} would have {nbytes} bytes, classic TIFF ends at 4 GB; leave bigtiff= out"
             )
         return options.bigtiff
-    return metadata.nbytes >= BIGTIFF_FROM_NBYTES
+    return nbytes >= BIGTIFF_FROM_NBYTES
 
 
 def _first_tile(metadata: RasterMetadata, tile_yx: tuple[int, int]) -> RasterMetadata:

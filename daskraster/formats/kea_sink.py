@@ -57,8 +57,6 @@ from daskraster.metadata import BandMetadata, RasterMetadata, without_derived
 from daskraster.options import WriteOptions
 
 DEFAULT_BLOCK = 512  # kealib's since 1.6
-MAX_BLOCK = 65535  # BLOCK_SIZE has 16 bits
-MAX_CHUNK_NBYTES = 2**32 - 1
 LEVEL = 1  # kealib's, and what our own encoder is nearest to
 GCP = np.dtype(
     [("PSZ_ID", VLEN_TEXT), ("PSZ_INFO", VLEN_TEXT)]
@@ -213,12 +211,8 @@ def _block(metadata: RasterMetadata, options: WriteOptions) -> int:
     rows, cols = options.tile_yx or (DEFAULT_BLOCK, DEFAULT_BLOCK)
     if rows != cols:
         raise OptionError(f"blocksize={options.blocksize!r} does not fit KEA, whose blocks are square; give one number")
-    block = min(rows, *metadata.grid.shape_yx)
-    if block > MAX_BLOCK or block * block * metadata.dtype.itemsize > MAX_CHUNK_NBYTES:
-        raise OptionError(
-            f"blocksize={options.blocksize!r} is too large for KEA: at most {MAX_BLOCK} pixels and 4 GB a block"
-        )
-    return block
+    # BLOCK_SIZE has 16 bits and a chunk at most 4 GB: more than any blocksize= may be.
+    return min(rows, *metadata.grid.shape_yx)
 
 
 def _tables(metadata: RasterMetadata, options: WriteOptions) -> dict[int, pd.DataFrame]:

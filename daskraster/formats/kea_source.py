@@ -76,6 +76,8 @@ class KeaSource:
         RasterReadError
             The file is gone, changed, or damaged here.
         """
+        if token_of(self.path, (self.path,)) != self.token:
+            raise RasterReadError(f"{self.path} changed after it was opened; open it again")
         key = f"{self.token} {self.overview_level} {bands} {self.mask_nodata} {self.mask_bands}"
         return tilecache.read_window(key, window, self.shape[1:], self.tile_yx, lambda part: self._decode(part, bands))
 

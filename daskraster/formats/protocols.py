@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from daskraster.blocks.results import BandStatistics
 from daskraster.blocks.statistics import PartialStatistics
 from daskraster.blocks.tiling import TileArray
+from daskraster.files import PartialFile
 from daskraster.grid import Window
 
 
@@ -135,6 +136,10 @@ class Sink(Protocol):
         """The file to be."""
 
     @property
+    def partial(self) -> PartialFile | None:
+        """The file under way; None before `start`."""
+
+    @property
     def driver(self) -> str:
         """GDAL's name of the format."""
 
@@ -170,7 +175,13 @@ class Sink(Protocol):
             The codec refused a tile or the disk the bytes; the message names the window.
         """
 
-    def finish(self, receipts: Sequence[Receipt], statistics: Sequence[BandStatistics] = ()) -> None:
+    def finish(
+        self,
+        receipts: Sequence[Receipt],
+        statistics: Sequence[BandStatistics] = (),
+        *,
+        finished: frozenset[str] | None = None,
+    ) -> None:
         """Check that every tile of every level is there, complete the partial file, and read again what its header says.
 
         Parameters
@@ -179,6 +190,8 @@ class Sink(Protocol):
             Of all blocks and levels; of a tile that was written twice the last one counts.
         statistics
             One for each band, or none.
+        finished
+            Names of the processes known to write no more (`daskraster.files.process_name`); None: all.
 
         Raises
         ------

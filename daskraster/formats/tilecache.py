@@ -34,6 +34,7 @@ from daskraster.grid import Window
 CACHE_NBYTES = 64 << 20
 # Below this size a tile's bookkeeping (some 10 microseconds) costs as much as decoding it: strips of single rows, tiny tiles.
 MIN_TILE_PIXELS = 64 * 64
+MAX_TILE_PIXELS = 4 << 20  # a whole image in one strip would be decoded, and kept, whole
 MAX_TILES = 4096  # in one window
 
 type ReadTiles = Callable[[Window], NDArray[Any]]
@@ -166,7 +167,8 @@ def read_window(
     whole = Window(0, 0, *shape_yx)
     cover = window.snap(tile_yx).clip(whole)
     counts = -(-cover.height // tile_yx[0]), -(-cover.width // tile_yx[1])
-    if cover == window or tile_yx[0] * tile_yx[1] < MIN_TILE_PIXELS or counts[0] * counts[1] > MAX_TILES:
+    tile_pixels = tile_yx[0] * tile_yx[1]
+    if cover == window or not MIN_TILE_PIXELS <= tile_pixels <= MAX_TILE_PIXELS or counts[0] * counts[1] > MAX_TILES:
         return read(window)
     return _Reading(key, window, cover, whole, tile_yx, read).run()
 

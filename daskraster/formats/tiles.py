@@ -22,7 +22,7 @@ from daskraster.blocks.codecs import TileCodec
 from daskraster.blocks.results import BandStatistics
 from daskraster.blocks.tiling import TileArray
 from daskraster.errors import RasterWriteError
-from daskraster.files import Buffer, PartialFile
+from daskraster.files import Buffer, PartialFile, writable_target
 from daskraster.formats.protocols import Receipt
 from daskraster.grid import Window
 from daskraster.metadata import RasterMetadata
@@ -149,7 +149,13 @@ class TileSink(ABC):
             held=held,
         )
 
-    def finish(self, receipts: Sequence[Receipt], statistics: Sequence[BandStatistics] = ()) -> None:
+    def finish(
+        self,
+        receipts: Sequence[Receipt],
+        statistics: Sequence[BandStatistics] = (),
+        *,
+        finished: frozenset[str] | None = None,
+    ) -> None:
         """Check that every tile is there, write the index, check the header; see `Sink.finish`."""
         offsets = np.zeros(self.first_numbers[-1], dtype=np.int64)
         sizes = np.zeros(self.first_numbers[-1], dtype=np.int64)
@@ -165,7 +171,8 @@ class TileSink(ABC):
                 f"{self.target} is not complete: {missing.size} of {sizes.size} tiles were never written "
                 f"(the first is number {missing[0]}); nothing was published"
             )
-        self.write_index(self.started.close_gaps(offsets, sizes), sizes, statistics)
+        writable_target(self.target)
+        self.write_index(self.started.close_gaps(offsets, sizes, finished=finished), sizes, statistics)
         wrong = self.check()
         if wrong:
             raise RasterWriteError(f"{self.target} is not what was asked: {wrong}; nothing was published")

@@ -2,8 +2,8 @@
 
 Conventions are rioxarray's, so that ``.rio`` works on everything that comes out and everything rioxarray made can go in:
 coordinates ``x`` and ``y`` at pixel centres, ``spatial_ref`` with CRS and GeoTransform, ``_FillValue`` in attrs (in encoding where
-pixels are masked), ``long_name``, ``scale_factor``, ``add_offset``, ``units``, and tags as further attrs. Three attrs are our own:
-``nodatavals`` where bands differ in nodata, ``colormap``, ``band_tags``.
+pixels are masked), ``long_name``, ``scale_factor``, ``add_offset``, ``units``, and tags as further attrs. Attrs of our own: ``nodatavals``
+where bands differ in nodata, ``colormap``, ``colors``, ``band_tags``, and ``bands``, the numbers chosen at opening.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ SAME_PIXEL = 1e-3
 
 FILL_ATTRS = ("_FillValue", "missing_value", "fill_value", "nodata")
 BAND_ATTRS = (
+    "bands",
     "long_name",
     "scale_factor",
     "add_offset",
@@ -63,11 +64,11 @@ class Raster:
     """What messages call it."""
 
     @property
-    def nodata(self) -> Number | None:
-        """The value that stands for "no data" in the array's own pixels: NaN where it is masked."""
+    def nodata(self) -> tuple[Number | None, ...]:
+        """The value of each band that stands for "no data" in the array's own pixels: NaN where it is masked."""
         if encoded_nodata(self.array) is not None:
-            return float("nan")
-        return _nodata_values(self.array, self.data.shape[0])[0]
+            return (float("nan"),) * self.data.shape[0]
+        return tuple(_nodata_values(self.array, self.data.shape[0]))
 
 
 def as_raster(array: xr.DataArray, name: str = "the raster") -> Raster:
@@ -144,7 +145,9 @@ def grid_of(array: xr.DataArray, y_dim: str, x_dim: str, name: str) -> tuple[Gri
         transform = stored or Affine.identity()
     elif stored is not None and (stored.b or stored.d):
         # A rotated grid has pixel coordinates (0.5, 1.5, ..): they say which part of the stored grid this is.
-        transform = stored @ Affine.translation(round(x.first - 0.5), round(y.first - 0.5))
+        x_step, y_step = x.step or 1.0, y.step or 1.0
+        corner = Affine.translation(x.first - x_step / 2, y.first - y_step / 2)
+        transform = stored @ corner @ Affine.scale(x_step, y_step)
     else:
         x_step = x.step or (stored.a if stored else 1.0)
         y_step = y.step or (stored.e if stored else (1.0 if stored is None and crs is None else -abs(x_step)))
@@ -207,14 +210,19 @@ def encoded_nodata(array: xr.DataArray) -> Number | None:
 
 
 def _nodata_values(array: xr.DataArray, count: int) -> list[Number | None]:
-    several = array.attrs.get("nodatavals")
-    if several is not None and len(several) == count and len(set(map(repr, several))) > 1:
+    several = _per_band(array.attrs.get("nodatavals"), array, count)
+    if several != [None] * count:
         return [None if value is None else _number(value) for value in several]
     for key in FILL_ATTRS:
         value = array.attrs.get(key)
         if value is not None:
             return [_number(value)] * count
     encoded = encoded_nodata(array)
+    if encoded is not None and any(
+        array.encoding.get(key) not in (None, neutral) for key, neutral in (("scale_factor", 1), ("add_offset", 0))
+    ):
+        # Unpacked pixels: the packed value means something else among them, NaN is all they have.
+        return [float("nan")] * count
     return [encoded] * count
 
 
@@ -227,23 +235,15 @@ def metadata_of(raster: Raster) -> RasterMetadata:
     """What an array says of itself, band by band; nothing is looked up anywhere else."""
     array, count = raster.array, raster.data.shape[0]
     attrs = array.attrs
-    names = _per_band(attrs.get("long_name"), count)
-    if names == [None] * count:
-        labels = next(
-            (
-                array.coords[dim].values
-                for dim in array.dims
-                if dim in array.coords and dim not in ("y", "x") and array.coords[dim].dtype.kind in "UOT"
-            ),
-            None,
-        )
-        names = [str(label) for label in labels] if labels is not None and len(labels) == count else names
-    scales = _per_band(attrs.get("scales", attrs.get("scale_factor")), count)
-    offsets = _per_band(attrs.get("offsets", attrs.get("add_offset")), count)
-    units = _per_band(attrs.get("units"), count)
-    colors = _per_band(attrs.get("colors"), count)
-    tags = attrs.get("band_tags") or [{}] * count
-    colormap = attrs.get("colormap") if count == 1 else None
+    names = _per_band(attrs.get("long_name"), array, count)
+    labels = _band_labels(array)
+    if names == [None] * count and labels is not None and labels.dtype.kind in "UOT" and len(labels) == count:
+        names = [str(label) for label in labels]
+    scales = _per_band(attrs.get("scales", attrs.get("scale_factor")), array, count)
+    offsets = _per_band(attrs.get("offsets", attrs.get("add_offset")), array, count)
+    units = _per_band(attrs.get("units"), array, count)
+    colors = _per_band(attrs.get("colors"), array, count)
+    tags = _per_band(attrs.get("band_tags"), array, count)
     nodata = _nodata_values(array, count)
     return RasterMetadata(
         grid=raster.grid,
@@ -251,14 +251,14 @@ def metadata_of(raster: Raster) -> RasterMetadata:
         bands=[
             BandMetadata(
                 nodata=nodata[band],
-                name=None if names[band] is None else str(names[band]),
+                name=str(names[band]) if names[band] else None,
                 scale=1.0 if scales[band] is None else float(scales[band]),
                 offset=0.0 if offsets[band] is None else float(offsets[band]),
-                units=units[band],
+                units=units[band] or None,
                 color=colors[band],
-                colormap=colormap,
+                colormap=attrs.get("colormap") if count == 1 else None,
                 thematic=bool(attrs.get("thematic", False)),
-                tags=without_derived(tags[band]) if len(tags) == count else {},
+                tags=without_derived(tags[band] or {}),
             )
             for band in range(count)
         ],
@@ -271,11 +271,30 @@ def metadata_of(raster: Raster) -> RasterMetadata:
     )
 
 
-def _per_band(value: Any, count: int) -> list[Any]:
-    """A value for each band from one for all, or a sequence of as many as there are bands; None where it does not fit."""
-    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
-        return list(value) if len(value) == count else [None] * count
-    return [value] * count
+def _per_band(value: Any, array: xr.DataArray, count: int) -> list[Any]:
+    """A value for each band: from one for all, or from a sequence; None where it does not fit.
+
+    A sequence belongs to the bands of the file, in the order of their numbers (or of the ``bands`` attr, where those were chosen at
+    opening). Selecting bands changes the ``band`` coordinate and not the attrs, so values are found by number where the coordinate
+    has numbers, else by position.
+    """
+    if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str):
+        return [value] * count
+    labels = _band_labels(array)
+    if labels is not None and labels.dtype.kind in "iu" and len(set(labels.tolist())) == count:
+        known = list(array.attrs.get("bands", range(1, len(value) + 1)))
+        if len(known) == len(value) and set(labels.tolist()) <= set(known):
+            return [value[known.index(label)] for label in labels.tolist()]
+    return list(value) if len(value) == count else [None] * count
+
+
+def _band_labels(array: xr.DataArray) -> NDArray[Any] | None:
+    """The coordinate of the band dimension, or the one number left where a single band was picked."""
+    y_dim, x_dim, others = _dims(array, "the raster")
+    name = others[0] if others else "band"
+    if name not in array.coords or name in (y_dim, x_dim) or array.coords[name].ndim > 1:
+        return None
+    return np.atleast_1d(array.coords[name].values)
 
 
 def _is_tag(value: Any) -> bool:
@@ -347,6 +366,8 @@ def new_array(
 ) -> xr.DataArray:
     """A DataArray ``(band, y, x)`` that says everything in ``metadata``."""
     attrs, encoding = band_attrs(metadata, masked=masked)
+    if list(bands) != list(range(1, len(bands) + 1)):
+        attrs["bands"] = tuple(bands)
     array = xr.DataArray(
         data,
         dims=("band", "y", "x"),

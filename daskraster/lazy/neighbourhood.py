@@ -31,11 +31,23 @@ from numpy.typing import NDArray
 
 from daskraster.errors import BlockResultError, GridMismatchError, OptionError
 from daskraster.grid import Window, window_transform
-from daskraster.lazy.arrays import NO_TAGS, Raster, as_raster, like
+from daskraster.lazy.arrays import (
+    BAND_ATTRS,
+    FILL_ATTRS,
+    Raster,
+    as_raster,
+    band_attrs,
+    encoded_nodata,
+    like,
+    metadata_of,
+)
 from daskraster.lazy.sources import BlockWindows, ChunksYX, source_array
 from daskraster.metadata import DERIVED_TAG_PREFIXES, Number
 from daskraster.options import check_nodata
 from daskraster.timing import stage
+
+type Fill = tuple[Number, ...] | None
+type Nodata = Number | tuple[Number | None, ...] | None
 
 BOUNDARIES = ("none", "nearest", "reflect", "nodata", "source")
 
@@ -52,8 +64,8 @@ class Block:
     """From (column, row) of the array the function gets to (x, y)."""
     crs: pyproj.CRS | None
     """CRS of the grid."""
-    nodata: tuple[Number | None, ...]
-    """Of each input raster, as it stands in the pixels."""
+    nodata: tuple[Nodata, ...]
+    """Of each input raster, as it stands in the pixels; a tuple of the bands' where they differ."""
     index: tuple[int, int]
     """Row and column of the block among the blocks."""
     count: tuple[int, int]
@@ -76,13 +88,13 @@ class _Step:
     kwargs: Mapping[str, Any]
     windows: BlockWindows
     boundary: str
-    fills: tuple[Number | None, ...]
-    """Padding value of each raster, where the boundary is a value."""
+    fills: tuple[Fill, ...]
+    """Padding value of each band of each raster, where the boundary is a value."""
     outputs: tuple[_Output, ...]
     several: bool
     """Whether the function returns a sequence of outputs."""
     names: tuple[str, ...]
-    place: tuple[Affine, pyproj.CRS | None, tuple[Number | None, ...]] | None = None
+    place: tuple[Affine, pyproj.CRS | None, tuple[Nodata, ...]] | None = None
     """For ``with_block``: the raster's transform, CRS and nodata."""
 
     def __call__(self, *blocks: NDArray[Any], block_id: tuple[int, ...]) -> Any:
@@ -166,7 +178,7 @@ def _checked(result: Any, due: _Output, shape_yx: tuple[int, int], what: str) ->
     return array
 
 
-def _pad(block: NDArray[Any], window: Window, wanted: Window, boundary: str, fill: Number | None) -> NDArray[Any]:
+def _pad(block: NDArray[Any], window: Window, wanted: Window, boundary: str, fill: Fill) -> NDArray[Any]:
     """The block with what its halo misses beyond the raster's edge."""
     rows = (window.row_off - wanted.row_off, wanted.row_stop - window.row_stop)
     cols = (window.col_off - wanted.col_off, wanted.col_stop - window.col_stop)
@@ -174,7 +186,11 @@ def _pad(block: NDArray[Any], window: Window, wanted: Window, boundary: str, fil
         return block
     widths = ((0, 0), rows, cols)
     if fill is not None:
-        return np.pad(block, widths, mode="constant", constant_values=fill)
+        padded = [
+            np.pad(values, widths[1:], mode="constant", constant_values=value)
+            for values, value in zip(block, fill, strict=True)
+        ]
+        return np.stack(padded)
     # "reflect" as SciPy and dask mean it: the edge pixel is repeated, d c b a | a b c d | d c b a
     return np.pad(block, widths, mode="edge" if boundary == "nearest" else "symmetric")
 
@@ -263,7 +279,9 @@ def apply(
         outputs=due,
         several=outputs > 1,
         names=tuple(raster.name for raster in inputs),
-        place=(first.grid.transform, first.grid.crs, tuple(raster.nodata for raster in inputs)) if with_block else None,
+        place=(first.grid.transform, first.grid.crs, tuple(_one_nodata(raster) for raster in inputs))
+        if with_block
+        else None,
     )
     if any(one.bands is None or one.dtype is None for one in due):
         step = _probed(step, haloed)
@@ -323,32 +341,42 @@ def _due(dtype: Any, bands: Any, outputs: int) -> tuple[_Output, ...]:
         raise OptionError(f"dtype={dtype!r} is no NumPy dtype") from error
 
 
-def _fills(inputs: Sequence[Raster], boundary: Any) -> tuple[Number | None, ...]:
-    """The padding value of each raster; None where the boundary is no value."""
+def _one_nodata(raster: Raster) -> Nodata:
+    """The raster's nodata value, or a tuple where its bands differ."""
+    return raster.nodata[0] if len(set(map(repr, raster.nodata))) == 1 else raster.nodata
+
+
+def _fills(inputs: Sequence[Raster], boundary: Any) -> tuple[Fill, ...]:
+    """The padding value of each band of each raster; None where the boundary is no value."""
     if isinstance(boundary, str):
-        if boundary not in BOUNDARIES:
-            raise OptionError(f"boundary={boundary!r} is not known; possible are {', '.join(BOUNDARIES)}, or a number")
-        if boundary == "source":
-            for raster in inputs:
-                if raster.view is None:
-                    raise OptionError(
-                        f"boundary='source': {raster.name} is not a plain piece of a file any more, so there are no pixels beyond its edge"
-                    )
-        if boundary != "nodata":
-            return (None,) * len(inputs)
-        missing = [raster.name for raster in inputs if raster.nodata is None]
-        if missing:
-            raise OptionError(
-                f"boundary='nodata': {', '.join(missing)} has no nodata value; give a number, or set it with array.rio.write_nodata"
-            )
-        return tuple(raster.nodata for raster in inputs)
+        return tuple(_named_fill(raster, boundary) for raster in inputs)
     if isinstance(boundary, bool) or not isinstance(boundary, int | float | np.number):
         raise OptionError(f"boundary={boundary!r} must be one of {', '.join(BOUNDARIES)}, or a number")
     value: Number = boundary.item() if isinstance(boundary, np.number) else boundary
     try:
-        return tuple(check_nodata(value, raster.data.dtype) for raster in inputs)
+        checked = [check_nodata(value, raster.data.dtype) for raster in inputs]
     except OptionError as error:
         raise OptionError(str(error).replace("nodata=", "boundary=", 1)) from error
+    return tuple(
+        (value if one is None else one,) * raster.data.shape[0] for one, raster in zip(checked, inputs, strict=True)
+    )
+
+
+def _named_fill(raster: Raster, boundary: str) -> Fill:
+    if boundary not in BOUNDARIES:
+        raise OptionError(f"boundary={boundary!r} is not known; possible are {', '.join(BOUNDARIES)}, or a number")
+    if boundary == "source" and raster.view is None:
+        raise OptionError(
+            f"boundary='source': {raster.name} is not a plain piece of a file any more, so there are no pixels beyond its edge"
+        )
+    if boundary != "nodata":
+        return None
+    values = [value for value in raster.nodata if value is not None]
+    if len(values) < len(raster.nodata):
+        raise OptionError(
+            f"boundary='nodata': {raster.name} has no nodata value; give a number, or set it with array.rio.write_nodata"
+        )
+    return tuple(values)
 
 
 def _haloed(
@@ -402,7 +430,8 @@ def _probed(step: _Step, haloed: Sequence[da.Array]) -> _Step:
     """The step with dtype and band count of each output as its smallest block shows them."""
     rows, cols = step.windows.chunks_yx
     row, col = int(np.argmin(rows)), int(np.argmin(cols))
-    blocks = da.compute(*[array.blocks[0, row, col] for array in haloed], scheduler="synchronous")
+    # By the scheduler in use: the pixels may be futures on a cluster. The function runs here.
+    blocks = da.compute(*[array.blocks[0, row, col] for array in haloed])
     returned = step(*blocks, block_id=(0, row, col))
     results = returned if step.several else (returned,)
     outputs = tuple(_Output(bands=result.shape[0], dtype=result.dtype) for result in results)
@@ -440,10 +469,15 @@ class _Pick:
 
 def _kept(first: Raster, result: da.Array) -> tuple[dict[str, Any], dict[str, Any]]:
     """Attrs and encoding that still hold for the result."""
-    attrs = {key: value for key, value in first.array.attrs.items() if not str(key).startswith(DERIVED_TAG_PREFIXES)}
+    metadata = metadata_of(first)
     if result.dtype == first.data.dtype and result.shape[0] == first.data.shape[0]:
-        return attrs, {key: value for key, value in first.array.encoding.items() if key in NO_TAGS}
-    return {key: value for key, value in attrs.items() if key in ("AREA_OR_POINT",)}, {}
+        kept = {
+            key: value for key, value in first.array.attrs.items() if key not in BAND_ATTRS and key not in FILL_ATTRS
+        }
+        attrs, encoding = band_attrs(metadata, masked=encoded_nodata(first.array) is not None)
+        tags = {key: value for key, value in kept.items() if not str(key).startswith(DERIVED_TAG_PREFIXES)}
+        return {**attrs, **tags}, encoding
+    return {key: value for key, value in metadata.tags.items() if key == "AREA_OR_POINT"}, {}
 
 
 def function_name(func: Callable[..., Any]) -> str:

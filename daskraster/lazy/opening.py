@@ -64,9 +64,11 @@ def open_raster(
     >>> image.rio.crs, image.chunksizes  # doctest: +SKIP
     """
     wanted = (bands,) if isinstance(bands, int) else None if bands is None else tuple(bands)
-    source, metadata, numbers = choosing.describe(
-        os.fspath(path), bands=wanted, masked=masked, overview_level=overview_level
-    )
+    name = os.fspath(path)
+    if Path(name).exists():
+        # Read later, perhaps by a worker or after a chdir.
+        name = str(Path(name).absolute())
+    source, metadata, numbers = choosing.describe(name, bands=wanted, masked=masked, overview_level=overview_level)
     shape = metadata.shape
     if isinstance(chunks, str):
         if chunks != "auto":

@@ -114,7 +114,8 @@ def source_array(
         In pixels of the array; None: the array itself.
     """
     windows = BlockWindows(chunks_yx, halo_yx, extent or Window(0, 0, *view.window.shape_yx))
-    token = tokenize(view.source.token, view.source.name, view.bands, view.window, windows)
+    # The whole source, not its token alone: masked or not, full resolution or overview, one file gives different pixels.
+    token = tokenize(repr(view.source), view.bands, view.window, windows)
     dtype = view.source.dtype
     return da.map_blocks(
         ReadBlock(view, windows),
@@ -249,6 +250,8 @@ def auto_chunks(
         size_yx[0] = _multiple(pixels // cols, tile_rows)
     elif size_yx[0] >= rows:
         size_yx[1] = _multiple(pixels // rows, tile_cols)
+    if min(size_yx[0], rows) * min(size_yx[1], cols) > 4 * pixels:  # long tiles: the short axis gives way
+        size_yx[0] = max(pixels // min(size_yx[1], cols) // tile_rows, 1) * tile_rows
     return split_axis(rows, size_yx[0]), split_axis(cols, size_yx[1])
 
 

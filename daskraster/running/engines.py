@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -20,6 +21,8 @@ from dask.callbacks import Callback
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
 
+from daskraster.files import stop_writing
+from daskraster.formats import choosing
 from daskraster.formats.protocols import Receipt
 
 type OnReceipt = Callable[[int, Receipt], None]
@@ -48,6 +51,23 @@ def run(outputs: Sequence[da.Array], on_receipt: OnReceipt) -> None:
         _run_on_cluster(client, graph, targets, on_receipt)
     else:
         _run_locally(graph, targets, on_receipt)
+
+
+def stop_writers(partials: Sequence[Path], *, client: Any = None) -> frozenset[str] | None:
+    """Tell every worker process that these files are complete; the names of those that agreed, or None where all are known to have ended.
+
+    A local scheduler has ended all its tasks when it returns. A cluster may have given up a worker that still runs.
+    """
+    client = client or _client()
+    if client is None:
+        choosing.release()
+        return None
+    return frozenset(name for names in client.run(_stop_writers, list(partials)).values() for name in names)
+
+
+def _stop_writers(partials: Sequence[Path]) -> list[str]:
+    choosing.release()
+    return [stop_writing(path) for path in partials]
 
 
 def row_by_row(graph: dict[Any, Any]) -> tuple[dict[str, Any], dict[Any, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from daskraster.blocks.results import BandStatistics
@@ -49,8 +48,10 @@ class Gathering:
         if receipt.piece is not None and self._shared is not None:
             self.receipts += self._shared.add(receipt.piece)
 
-    def finish(self) -> tuple[BandStatistics, ...]:
+    def finish(self, finished: frozenset[str] | None = None) -> tuple[BandStatistics, ...]:
         """Complete the partial file; statistics of each band, none where they were not wanted.
+
+        ``finished``: names of the processes known to write no more; None: all.
 
         Raises
         ------
@@ -58,7 +59,7 @@ class Gathering:
             See `daskraster.formats.protocols.Sink.finish`.
         """
         statistics = self.statistics()
-        self._sink.finish(self.receipts, statistics)
+        self._sink.finish(self.receipts, statistics, finished=finished)
         return statistics
 
     def statistics(self) -> tuple[BandStatistics, ...]:
@@ -66,10 +67,3 @@ class Gathering:
         if not all(self._statistics):
             return ()
         return tuple(merge_statistics(partials).finish() for partials in self._statistics)
-
-
-def gathered(gathering: Gathering, receipts: Sequence[Receipt]) -> Gathering:
-    """The same gathering with more blocks: a step of a graph."""
-    for receipt in receipts:
-        gathering.add(receipt)
-    return gathering

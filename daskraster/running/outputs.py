@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from daskraster.blocks.conversion import convert
 from daskraster.blocks.statistics import PartialStatistics, partial_statistics
-from daskraster.errors import OptionError, RasterWriteError
+from daskraster.errors import BlockResultError, OptionError, RasterWriteError
 from daskraster.formats import choosing
 from daskraster.formats.protocols import Piece, Receipt, Sink
 from daskraster.grid import Window, round_up, split_axis
 from daskraster.lazy.arrays import Raster, encoded_nodata, metadata_of
 from daskraster.lazy.neighbourhood import exchange
-from daskraster.lazy.sources import auto_chunks, source_array, starts
+from daskraster.lazy.sources import ChunksYX, auto_chunks, source_array, starts
 from daskraster.metadata import BandMetadata, Number, RasterMetadata
 from daskraster.options import Inherit, WriteOptions, check_nodata, pixel_type
 from daskraster.running.pyramid import BandRule, Pyramid, shared_level
@@ -41,17 +41,15 @@ class Output:
     sink: Sink
     data: da.Array
     """``(band, y, x)``, in blocks that begin where the file's tiles begin; with a halo where overviews look further."""
-    chunks: tuple[tuple[int, ...], ...]
+    chunks: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
     """Of ``data`` without halo."""
     metadata: RasterMetadata
     statistics: bool
     """Whether statistics are wanted."""
     pyramid: Pyramid | None
     """The overviews, where there are any."""
-    fill: Number | None
-    """What NaN becomes: the nodata value of an array that was opened masked, or of an integer file."""
-    fill_nan: bool
-    """Whether NaN in float pixels is to be replaced."""
+    fills: tuple[Number | None, ...]
+    """For each band what NaN becomes: the nodata value, in a file of integers and for an array that was opened masked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +59,12 @@ class WriteBlock:
     sink: Sink | None
     """None where the started sink comes with each call, from the first task of the graph."""
     dtype: np.dtype[Any]
-    fill: Number | None
-    fill_nan: bool
-    chunks: tuple[tuple[int, ...], ...]
-    """Bands, rows and columns of the blocks."""
+    fills: tuple[Number | None, ...]
+    """See `Output`; of all bands of the file."""
+    source_dtype: np.dtype[Any]
+    """What the lazy array says of its blocks."""
+    chunks: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    """Bands, rows and columns of each block, without halo."""
     statistics: tuple[tuple[Number | None, bool], ...]
     """Nodata value of each band and whether it is thematic; empty where statistics are not wanted."""
     pyramid: Pyramid | None
@@ -74,15 +74,16 @@ class WriteBlock:
 
         Raises
         ------
+        BlockResultError
+            The block is not what the lazy array says it is.
         RasterWriteError
-            With the block's window.
+            It could not be encoded or written.
         """
         sink: Sink = started.sink if self.sink is None else self.sink
         window, band_off = self._place(block_id)
+        self._check(block, window, self.chunks[0][block_id[0]], sink)
         with stage("encode"):
-            if self.fill_nan and self.fill is not None:
-                block = np.where(np.isnan(block), block.dtype.type(self.fill), block)
-            block = convert(block, self.dtype, self.fill)
+            block = self._converted(block, self.fills[band_off : band_off + len(block)])
         core = block if self.pyramid is None else self.pyramid.without_halo(block, window)
         statistics = self._statistics(core, band_off)
         try:
@@ -97,6 +98,15 @@ class WriteBlock:
         """Window and first band of a block."""
         band, row, col = (sum(sizes[:number]) for sizes, number in zip(self.chunks, block_id, strict=True))
         return Window(row, col, self.chunks[1][block_id[1]], self.chunks[2][block_id[2]]), band
+
+    def _check(self, block: NDArray[Any], window: Window, bands: int, sink: Sink) -> None:
+        haloed = window if self.pyramid is None else self.pyramid.with_halo(window)
+        due = bands, haloed.height, haloed.width
+        if block.shape != due or block.dtype != self.source_dtype:
+            raise BlockResultError(
+                f"the lazy array written to {sink.target} says that its block in {window} has shape {due} and dtype "
+                f"{self.source_dtype}, came {block.shape} and {block.dtype}; correct the dtype=, meta= or chunks= it was made with"
+            )
 
     def _statistics(self, block: NDArray[Any], band_off: int) -> tuple[PartialStatistics, ...]:
         if not self.statistics:
@@ -130,6 +140,16 @@ class WriteBlock:
                 receipts.append(sink.put(values, window, band_off, receipt.block, level))
         return dataclasses.replace(receipt.joined(*receipts), piece=piece)
 
+    def _converted(self, block: NDArray[Any], fills: tuple[Number | None, ...]) -> NDArray[Any]:
+        """The block in the file's dtype, NaN replaced, band by band where bands differ."""
+        if len(set(map(repr, fills))) > 1:
+            parts = [self._converted(block[band : band + 1], (fill,)) for band, fill in enumerate(fills)]
+            return np.concatenate(parts)
+        fill = fills[0]
+        if self.dtype.kind == "f" and fill is not None and not np.isnan(fill):
+            block = np.where(np.isnan(block), block.dtype.type(fill), block)
+        return convert(block, self.dtype, fill)
+
 
 def planned(raster: Raster, path: Path, options: WriteOptions) -> Output:
     """An output with every wish checked; nothing is computed.
@@ -143,20 +163,20 @@ def planned(raster: Raster, path: Path, options: WriteOptions) -> Output:
     """
     metadata = output_metadata(raster, options)
     sink = choosing.sink(options.driver_for(path), path, metadata, options)
-    nodata = metadata.bands[0].nodata
-    masked = encoded_nodata(raster.array) is not None
     data = aligned(raster, sink.block_multiple)
     pyramid = _pyramid(sink, metadata, data, options)
     haloed = data if pyramid is None or not pyramid.halo else exchange(data, (pyramid.halo, pyramid.halo))
+    fills = tuple(band.nodata for band in metadata.bands)
+    if metadata.dtype.kind == "f" and encoded_nodata(raster.array) is None:
+        fills = (None,) * len(fills)  # NaN stays NaN
     return Output(
         sink=sink,
         data=haloed,
-        chunks=data.chunks,
+        chunks=(data.chunks[0], data.chunks[1], data.chunks[2]),
         metadata=metadata,
         statistics=options.statistics,
         pyramid=pyramid,
-        fill=nodata,
-        fill_nan=masked and nodata is not None and metadata.dtype.kind == "f",
+        fills=fills,
     )
 
 
@@ -199,10 +219,13 @@ def output_metadata(raster: Raster, options: WriteOptions) -> RasterMetadata:
         A nodata value, name list or colour table that does not fit.
     """
     metadata = metadata_of(raster)
+    pixel_type(metadata.dtype)  # what no file can hold is not converted behind the user's back
     dtype = pixel_type(options.dtype if options.dtype is not None else metadata.dtype)
     count = len(metadata.bands)
     if options.band_names is not None and len(options.band_names) != count:
         raise OptionError(f"band_names= has {len(options.band_names)} names for {count} bands")
+    if options.colormap and dtype == np.uint8 and max(options.colormap) > 255:
+        raise OptionError(f"colormap= has the pixel value {max(options.colormap)}, which uint8 cannot hold")
     if options.colormap is not None and (count != 1 or dtype not in (np.dtype(np.uint8), np.dtype(np.uint16))):
         raise OptionError(f"colormap= goes with one band of uint8 or uint16, not with {count} of {dtype}")
     bands = [_output_band(band, number, dtype, options) for number, band in enumerate(metadata.bands)]
@@ -246,10 +269,22 @@ def aligned(raster: Raster, multiple: tuple[int, int, int]) -> da.Array:
     if chunks == data.chunks:
         return data
     if raster.view is not None:
-        tile_yx = tuple(math.lcm(a, b) for a, b in zip(raster.view.source.tile_yx, multiple[1:], strict=True))
-        rows, cols = auto_chunks(data.shape, data.dtype, (tile_yx[0], tile_yx[1]))
-        return source_array(raster.view, (rows, cols))
+        return source_array(raster.view, _source_chunks(raster, multiple))
     return data.rechunk(chunks)
+
+
+def _source_chunks(raster: Raster, multiple: tuple[int, int, int]) -> ChunksYX:
+    """Blocks for a plain piece of a source: multiples of the output's tiles, of the input's too where that makes them no giants."""
+    assert raster.view is not None
+    bands, rows, cols = raster.data.shape
+    source = raster.view.source
+    steps = [
+        both if (both := math.lcm(tile, step)) <= 2 * max(tile, step) else step
+        for tile, step in zip(source.tile_yx, multiple[1:], strict=True)
+    ]
+    if source.tile_yx[1] >= source.shape[2]:
+        steps[1] = cols  # strips: each is decoded over its full width, however little of it is wanted
+    return auto_chunks((bands, rows, cols), raster.data.dtype, (steps[0], steps[1]))
 
 
 def receipts(output: Output, sink: Sink | Delayed) -> da.Array:
@@ -258,8 +293,8 @@ def receipts(output: Output, sink: Sink | Delayed) -> da.Array:
     step = WriteBlock(
         sink=None if later else sink,
         dtype=output.metadata.dtype,
-        fill=output.fill,
-        fill_nan=output.fill_nan,
+        fills=output.fills,
+        source_dtype=output.data.dtype,
         chunks=output.chunks,
         statistics=tuple((band.nodata, band.thematic) for band in output.metadata.bands) if output.statistics else (),
         pyramid=output.pyramid,

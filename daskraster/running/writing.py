@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
-import sys
 import time
-import uuid
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
 import xarray as xr
-from dask.delayed import Delayed, delayed
+from dask.delayed import Delayed
 
-from daskraster.blocks.results import BandStatistics
 from daskraster.errors import OptionError
 from daskraster.formats.protocols import Receipt, Sink
 from daskraster.lazy.arrays import as_raster
-from daskraster.metadata import RasterMetadata
 from daskraster.options import WriteKeywords, WriteOptions
-from daskraster.running.engines import run, uses_other_processes
-from daskraster.running.gathering import Gathering, gathered
+from daskraster.running.delaying import delayed_run
+from daskraster.running.engines import run, stop_writers, uses_other_processes
+from daskraster.running.finishing import finish, reports
+from daskraster.running.gathering import Gathering
 from daskraster.running.outputs import Output, planned, receipts
 from daskraster.running.progress import Progress
-from daskraster.running.pyramid import Pyramid
-from daskraster.running.report import WriteReport, peak_nbytes
+from daskraster.running.report import WriteReport
 
 
 def write_raster(
@@ -45,7 +39,7 @@ def write_raster(
         then what stands there stays, even where it is one of the inputs.
     compute
         False: nothing is done; a `dask.delayed.Delayed` comes back that holds every block, creates the file in its first task and
-        publishes it in its last, whose value is the `WriteReport`.
+        publishes it in its last, whose value is the `WriteReport`. A block that raises removes the partial file.
     **options
         See `daskraster.options.WriteOptions`: ``driver``, ``compress``, ``level``, ``quality``, ``max_error``, ``predictor``, ``blocksize``, ``interleave``,
         ``bigtiff``, ``nodata``, ``dtype``, ``band_names``, ``tags``, ``colormap``, ``thematic``, ``attribute_table``, ``statistics``, ``overviews``,
@@ -74,8 +68,9 @@ def write_raster(
     >>> report.shape, report.tiles
     ((1, 3, 4), 1)
     """
-    written = write_rasters({path: raster}, compute=compute, **options)
-    return written if isinstance(written, Delayed) else written[0]
+    checked = WriteOptions.of(options)
+    outputs = _plan({path: raster}, checked)
+    return _run(outputs, progress=checked.progress)[0] if compute else delayed_run(outputs, single=True)
 
 
 def write_rasters(
@@ -101,9 +96,7 @@ def write_rasters(
     """
     checked = WriteOptions.of(options)
     outputs = _plan(rasters, checked)
-    if not compute:
-        return _delayed(outputs)
-    return _run(outputs, progress=checked.progress)
+    return _run(outputs, progress=checked.progress) if compute else delayed_run(outputs, single=False)
 
 
 def _plan(rasters: Mapping[str | os.PathLike[str], xr.DataArray], options: WriteOptions) -> list[Output]:
@@ -131,8 +124,9 @@ def _run(outputs: Sequence[Output], *, progress: bool) -> list[WriteReport]:
                 line.add(receipt.nbytes)
 
             run(arrays, on_receipt)
-        finished = _finish(sinks, gatherings)
-    return _reports([output.metadata for output in outputs], finished, time.perf_counter() - begin)
+        finished = stop_writers([sink.partial.path for sink in sinks if sink.partial is not None])
+        done = finish(sinks, gatherings, finished)
+    return reports([output.metadata for output in outputs], done, time.perf_counter() - begin)
 
 
 @contextlib.contextmanager
@@ -148,120 +142,3 @@ def _started(outputs: Sequence[Output]) -> Iterator[list[Sink]]:
         for sink in sinks:
             sink.discard()
         raise
-
-
-@dataclass(frozen=True, slots=True)
-class _Finished:
-    """A published output."""
-
-    sink: Sink
-    gathering: Gathering
-    statistics: tuple[BandStatistics, ...]
-    file_nbytes: int
-
-
-def _finish(sinks: Sequence[Sink], gatherings: Sequence[Gathering]) -> list[_Finished]:
-    """Complete every file before the first one gets its name."""
-    statistics = [gathering.finish() for gathering in gatherings]
-    return [
-        _Finished(sink, gathering, of_sink, sink.publish())
-        for sink, gathering, of_sink in zip(sinks, gatherings, statistics, strict=True)
-    ]
-
-
-def _reports(metadatas: Sequence[RasterMetadata], outputs: Sequence[_Finished], seconds: float) -> list[WriteReport]:
-    return [
-        WriteReport(
-            path=output.sink.target,
-            driver=output.sink.driver,
-            shape=metadata.shape,
-            dtype=str(metadata.dtype),
-            blocks=output.gathering.blocks,
-            tiles=output.sink.levels[0].count,
-            overviews=tuple(2**number for number, level in enumerate(output.sink.levels) if number and level.stored),
-            statistics=output.statistics,
-            seconds=seconds,
-            nbytes=metadata.nbytes,
-            file_nbytes=output.file_nbytes,
-            peak_nbytes=peak_nbytes(),
-            stage_seconds=_stage_seconds(output.gathering.receipts),
-        )
-        for metadata, output in zip(metadatas, outputs, strict=True)
-    ]
-
-
-def _stage_seconds(taken: Sequence[Receipt]) -> dict[str, float]:
-    stages: dict[str, float] = {}
-    for receipt in taken:
-        for name, spent in receipt.seconds.items():
-            stages[name] = stages.get(name, 0.0) + spent
-    return stages
-
-
-@dataclass(frozen=True, slots=True, weakref_slot=True)
-class _Started:
-    """What the first task of a Delayed hands to the others."""
-
-    sink: Sink
-    at: float
-
-
-def _delayed(outputs: Sequence[Output]) -> Delayed:
-    """One Delayed: start -> every block -> finish. Which engine will run it is not known, so the sinks are ready for any."""
-    token = uuid.uuid4().hex
-    started = [
-        delayed(_start, pure=False)(output.sink, dask_key_name=f"start-{output.sink.target.name}-{token}")
-        for output in outputs
-    ]
-    gatherings = [_gathered(output, first, token) for output, first in zip(outputs, started, strict=True)]
-    # Not the outputs themselves: dask would see the arrays in them and compute those too.
-    metadatas = [output.metadata for output in outputs]
-    return delayed(_finish_delayed, pure=False)(metadatas, started, gatherings, dask_key_name=f"finish-{token}")
-
-
-def _gathered(output: Output, started: Delayed, token: str) -> Delayed:
-    """The gathering of all blocks of an output. With overviews row by row of blocks, so that pieces do not pile up."""
-    name = f"gather-{output.sink.target.name}-{token}"
-    blocks = receipts(output, started).to_delayed()
-    rows = [row.tolist() for band in blocks for row in band]
-    if output.pyramid is None:
-        rows = [[receipt for row in rows for receipt in row]]
-    arguments = output.pyramid, output.metadata.shape[0]
-    state = delayed(_gather, pure=False)(started, *arguments, rows[0], dask_key_name=f"{name}-0")
-    for number, row in enumerate(rows[1:], 1):
-        state = delayed(gathered, pure=False)(state, row, dask_key_name=f"{name}-{number}")
-    return state
-
-
-def _gather(started: _Started, pyramid: Pyramid | None, bands: int, taken: Sequence[Receipt]) -> Gathering:
-    return gathered(Gathering(started.sink, pyramid, bands), taken)
-
-
-def _start(sink: Sink) -> _Started:
-    """A started sink whose partial file goes when the run fails, where this can be told.
-
-    In one process the scheduler drops the sink when a block raises, and then the file goes with it. On a cluster copies of the sink come
-    and go while the run is healthy, so there the hidden file of a failed run stays.
-    """
-    started = _Started(sink.start(many_processes=True), time.time())
-    if multiprocessing.parent_process() is None and not _on_cluster_worker():
-        weakref.finalize(started, started.sink.discard)
-    return started
-
-
-def _on_cluster_worker() -> bool:
-    worker = sys.modules.get("distributed.worker")
-    return worker is not None and hasattr(worker.thread_state, "execution_state")
-
-
-def _finish_delayed(
-    metadatas: Sequence[RasterMetadata], started: Sequence[_Started], gatherings: Sequence[Gathering]
-) -> list[WriteReport]:
-    sinks = [one.sink for one in started]
-    try:
-        finished = _finish(sinks, gatherings)
-    except BaseException:
-        for sink in sinks:
-            sink.discard()
-        raise
-    return _reports(metadatas, finished, time.time() - min(one.at for one in started))

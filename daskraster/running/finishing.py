@@ -1,0 +1,77 @@
+"""The last steps of a run: complete the files, give them their names, say what was done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from daskraster.blocks.results import BandStatistics
+from daskraster.files import process_name
+from daskraster.formats.protocols import Receipt, Sink
+from daskraster.metadata import RasterMetadata
+from daskraster.running.gathering import Gathering
+from daskraster.running.report import WriteReport, peak_nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A published output."""
+
+    sink: Sink
+    gathering: Gathering
+    statistics: tuple[BandStatistics, ...]
+    file_nbytes: int
+
+
+def finish(sinks: Sequence[Sink], gatherings: Sequence[Gathering], finished: frozenset[str] | None) -> list[Finished]:
+    """Complete every file, then give each its name.
+
+    Parameters
+    ----------
+    sinks, gatherings
+        The started sinks and what the blocks of each left behind.
+    finished
+        Names of the processes known to write no more, besides this one; None: all.
+
+    Raises
+    ------
+    RasterWriteError
+        Tiles are missing, a target became impossible, or the disk refused: before any file got its name.
+    """
+    if finished is not None:
+        finished |= {process_name()}
+    statistics = [gathering.finish(finished) for gathering in gatherings]
+    return [
+        Finished(sink, gathering, of_sink, sink.publish())
+        for sink, gathering, of_sink in zip(sinks, gatherings, statistics, strict=True)
+    ]
+
+
+def reports(metadatas: Sequence[RasterMetadata], outputs: Sequence[Finished], seconds: float) -> list[WriteReport]:
+    """What each finished output tells."""
+    return [
+        WriteReport(
+            path=output.sink.target,
+            driver=output.sink.driver,
+            shape=metadata.shape,
+            dtype=str(metadata.dtype),
+            blocks=output.gathering.blocks,
+            tiles=output.sink.levels[0].count,
+            overviews=tuple(2**number for number, level in enumerate(output.sink.levels) if number and level.stored),
+            statistics=output.statistics,
+            seconds=seconds,
+            nbytes=metadata.nbytes,
+            file_nbytes=output.file_nbytes,
+            peak_nbytes=peak_nbytes(),
+            stage_seconds=_stage_seconds(output.gathering.receipts),
+        )
+        for metadata, output in zip(metadatas, outputs, strict=True)
+    ]
+
+
+def _stage_seconds(taken: Sequence[Receipt]) -> dict[str, float]:
+    stages: dict[str, float] = {}
+    for receipt in taken:
+        for name, spent in receipt.seconds.items():
+            stages[name] = stages.get(name, 0.0) + spent
+    return stages

@@ -1,0 +1,41 @@
+"""Byte planes, against HDF5's own shuffle filter."""
+
+from __future__ import annotations
+
+import io
+
+import h5py
+import numpy as np
+import pytest
+
+from daskraster.blocks.shuffle import shuffle, unshuffle
+from tests.conftest import pixels
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "<i2", "<u4", "<f8"])
+def test_equals_hdf5(dtype: str) -> None:
+    larger = pixels((1, 40, 50), dtype)[0].astype(dtype)
+    tile = larger[3:35, 7:23]
+    with h5py.File(io.BytesIO(), "w") as file:
+        data = file.create_dataset("x", data=tile, chunks=tile.shape, shuffle=True)
+        expected = data.id.read_direct_chunk((0, 0))[1]
+    planes = np.empty((tile.itemsize, *tile.shape), np.uint8)
+    shuffle(tile, planes)
+    assert planes.tobytes() == expected
+    back = np.zeros_like(larger)
+    unshuffle(planes[:, 2:, :5], back[10:40, 1:6])
+    np.testing.assert_array_equal(back[10:40, 1:6], tile[2:, :5])
+    assert not back[:10].any()
+
+
+@pytest.mark.parametrize("dtype", ["<u2", "<i4", "<u4", "<i8", "<u8"])
+@pytest.mark.parametrize("largest", [0, 200, 60_000, 2**24, 2**31 - 1, 2**40])
+def test_small_numbers_in_wide_types(dtype: str, largest: int) -> None:
+    largest = min(largest, np.iinfo(dtype).max)
+    tile = np.random.default_rng(0).integers(0, largest, (30, 20), dtype, endpoint=True)
+    tile[3, 4] = largest
+    planes = np.empty((tile.itemsize, *tile.shape), np.uint8)
+    shuffle(tile, planes)
+    back = np.empty((50, 50), dtype)
+    unshuffle(planes, back[7:37, 5:25])
+    np.testing.assert_array_equal(back[7:37, 5:25], tile)
