@@ -186,21 +186,24 @@ class PartialFile:
         fenced = self._fenced(finished)
         shutil.rmtree(self.claims, ignore_errors=True)
         order = np.argsort(offsets, kind="stable")
-        gaps = self._gaps(offsets[order], sizes[order], fenced)
-        smallest = int(sizes.min(initial=1))
+        smallest = int(sizes.min()) if sizes.size else 1
+        gaps = [gap for gap in self._gaps(offsets[order], sizes[order], fenced) if gap[1] >= smallest]
         moved: dict[int, int] = {}
         end = self.start
         with _writer(self).descriptor() as descriptor:
             for index in order[::-1]:
                 old, size = int(offsets[index]), int(sizes[index])
+                while gaps and gaps[-1][0] >= old:
+                    gaps.pop()
                 if old not in moved and gaps:
-                    gaps = [gap for gap in gaps if gap[1] >= smallest and gap[0] < old]
                     gap = next((gap for gap in gaps if gap[1] >= size), None)
                     if gap is not None:
                         _write_all(descriptor, [_read_at(descriptor, size, old)], gap[0])
                         moved[old] = gap[0]
                         gap[0] += size
                         gap[1] -= size
+                        if gap[1] < smallest:
+                            gaps.remove(gap)
                 end = max(end, moved.get(old, old) + size)
             # What is appended later begins behind the extents that are left alone.
             os.ftruncate(descriptor, max([end, *(begin + size for begin, size in fenced)]))
