@@ -119,37 +119,33 @@ class GeoTiffSink(TileSink):
                 content = array.encode(values)
                 header[array.position : array.position + len(content)] = content
             first += at.count
+        if first != len(offsets):
+            raise RuntimeError(f"the header has room for {first} tiles, there are {len(offsets)}")
         self.started.patch(0, bytes(header))
 
     def check(self) -> str:
         """What GDAL reads from the header otherwise than was asked; see `TileSink.check`."""
-        due = (
-            self.metadata.shape,
-            {str(self.metadata.dtype)},
-            [level.shape[1:] for level in self.overviews if level.stored],
-        )
+        stored = [level for level in self.levels if level.stored]
+        due = [(self.metadata.shape[0], *level.shape[1:], level.tile_yx, str(self.metadata.dtype)) for level in stored]
         with quiet_gdal():
             try:
-                with rasterio.open(self.started.path, driver="GTiff") as dataset:
-                    levels = len(dataset.overviews(1))
-                    found = (dataset.count, *dataset.shape), set(dataset.dtypes)
-                shapes = [_overview_shape(self.started.path, level) for level in range(levels)]
+                found = _levels_found(self.started.path)
             except RasterioError as error:
                 return f"GDAL cannot open it: {error}"
-        if (*found, shapes) != due:
-            return f"GDAL finds {found[0]}, {', '.join(found[1])}, overviews {shapes}; due were {due[0]}, {', '.join(due[1])}, {due[2]}"
-        return ""
+        return "" if found == due else f"GDAL finds (bands, rows, columns, tile, dtype) {found}; due were {due}"
 
     def _layout(self, statistics: Sequence[BandStatistics] | None = None) -> tiff.Layout:
         """The header with these statistics, as long as with any others; None: with the longest ones possible."""
-        big, full = self._directory(self._described([LONGEST_STATISTICS] * self.metadata.shape[0]))
+        big, full = self._directory(self._described([LONGEST_STATISTICS] * self.metadata.shape[0]), self.tiles.tile_yx)
         if statistics is not None and self.statistics:
-            _, described = self._directory(self._described([metadata_items(band) for band in statistics]))
+            _, described = self._directory(
+                self._described([metadata_items(band) for band in statistics]), self.tiles.tile_yx
+            )
             full[tiff.GDAL_METADATA] = _filled_up(described.get(tiff.GDAL_METADATA), full[tiff.GDAL_METADATA])
         directories = [full]
         for level in self.overviews:
             if level.stored:
-                _, directory = self._directory(_overview_metadata(self.metadata, level))
+                _, directory = self._directory(_overview_metadata(self.metadata, level), level.tile_yx)
                 directory[tiff.NEW_SUBFILE_TYPE] = tiff.Tag(tiff.LONG, 1, REDUCED_RESOLUTION)
                 directory.pop(tiff.GDAL_METADATA, None)
                 directories.append(directory)
@@ -165,9 +161,9 @@ class GeoTiffSink(TileSink):
         ]
         return dataclasses.replace(self.metadata, bands=bands)
 
-    def _directory(self, metadata: RasterMetadata) -> tuple[bool, tiff.Directory]:
+    def _directory(self, metadata: RasterMetadata, tile_yx: tuple[int, int]) -> tuple[bool, tiff.Directory]:
         """GDAL's directory for a raster, and whether it is a BigTIFF."""
-        big, (directory,) = tiff.parse(_template(metadata, self._creation_options()))
+        big, (directory,) = tiff.parse(_template(metadata, self._creation_options(tile_yx)))
         nodata = metadata.bands[0].nodata
         if nodata is not None:
             # rasterio passes nodata as a double: 64-bit integers would lose digits.
@@ -176,11 +172,11 @@ class GeoTiffSink(TileSink):
         directory.pop(tiff.JPEG_TABLES, None)
         return big, directory
 
-    def _creation_options(self) -> dict[str, Any]:
+    def _creation_options(self, tile_yx: tuple[int, int]) -> dict[str, Any]:
         options: dict[str, Any] = {
             "tiled": True,
-            "blockxsize": self.tiles.tile_yx[1],
-            "blockysize": self.tiles.tile_yx[0],
+            "blockxsize": tile_yx[1],
+            "blockysize": tile_yx[0],
             "interleave": "band" if self.tiles.band_interleaved else "pixel",
             "bigtiff": "YES" if self.big else "NO",
         }
@@ -209,6 +205,8 @@ def geotiff_sink(target: Path, metadata: RasterMetadata, options: WriteOptions, 
         The folder is missing or cannot be written to.
     """
     tile_yx = _tile_yx(metadata, options)
+    if cloud and options.tile_yx is None:
+        tile_yx = _cloud_tile(metadata.grid.shape_yx, tile_yx)
     _check_codec(metadata, options)
     _check_nodata(metadata)
     tiles = TileArray(shape=metadata.shape, tile_yx=tile_yx, band_interleaved=options.interleave == "band")
@@ -224,7 +222,12 @@ def geotiff_sink(target: Path, metadata: RasterMetadata, options: WriteOptions, 
             ycbcr=options.compress == "jpeg" and options.interleave == "pixel" and metadata.shape[0] == 3,
         ),
         tiles=tiles,
-        overviews=overview_levels(tiles, options.overviews, partial_cells=True),
+        overviews=overview_levels(
+            tiles,
+            options.overviews,
+            partial_cells=True,
+            tile_of=lambda shape_yx: _cloud_tile(shape_yx, tile_yx) if cloud else tile_yx,
+        ),
         statistics=options.statistics,
         big=False,
         cloud=cloud,
@@ -250,6 +253,14 @@ def _tile_yx(metadata: RasterMetadata, options: WriteOptions) -> tuple[int, int]
         return options.tile_yx
     rows, cols = (min(DEFAULT_TILE, round_up(size, 16)) for size in metadata.grid.shape_yx)
     return rows, cols
+
+
+def _cloud_tile(shape_yx: tuple[int, int], tile_yx: tuple[int, int]) -> tuple[int, int]:
+    """The tile of a level of a COG: rio-cogeo takes a level above 512 pixels for one of strips where a tile is exactly as wide as it."""
+    rows, cols = tile_yx
+    if shape_yx[1] != cols or max(shape_yx) <= 512:
+        return tile_yx
+    return rows, cols // 2 if cols % 32 == 0 else 2 * cols
 
 
 def _check_codec(metadata: RasterMetadata, options: WriteOptions) -> None:
@@ -312,9 +323,16 @@ def _overview_metadata(metadata: RasterMetadata, level: TileArray) -> RasterMeta
     )
 
 
-def _overview_shape(path: Path, level: int) -> tuple[int, ...]:
-    with rasterio.open(path, driver="GTiff", overview_level=level) as dataset:
-        return tuple(dataset.shape)
+def _levels_found(path: Path) -> list[tuple[Any, ...]]:
+    """Bands, rows, columns, tile and dtype of each level that GDAL finds."""
+    found: list[tuple[Any, ...]] = []
+    levels: list[int | None] = [None]
+    for level in levels:
+        with rasterio.open(path, driver="GTiff", **({} if level is None else {"overview_level": level})) as dataset:
+            found.append((dataset.count, *dataset.shape, dataset.block_shapes[0], dataset.dtypes[0]))
+            if level is None:
+                levels += range(len(dataset.overviews(1)))
+    return found
 
 
 def _filled_up(items: tiff.Tag | None, longest: tiff.Tag) -> tiff.Tag:
