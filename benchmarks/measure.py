@@ -21,6 +21,8 @@ from rasterio.windows import Window
 from benchmarks.peers.handwritten import read_window
 
 TIMEOUT_SECONDS = 600
+OWN_PYTHON = PYTHON = sys.executable
+"""PYTHON runs the tool: another one's, where the tool lives in an environment of its own."""
 
 # BLAS and OpenMP have nothing to do in these jobs; left alone they start a thread pool and hold memory for it.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
@@ -46,7 +48,7 @@ class Measurement:
     """Why there is no result; empty if there is one."""
 
 
-def measure(tool: str, source: Path, job: Mapping[str, object], *, scratch: Path) -> Measurement:
+def measure(tool: str, source: Path, job: Mapping[str, object], *, scratch: Path, suffix: str = ".tif") -> Measurement:
     """
     Run a tool once, with the source in the page cache and nothing waiting to be written.
 
@@ -62,6 +64,8 @@ def measure(tool: str, source: Path, job: Mapping[str, object], *, scratch: Path
         Keyword arguments of the tool's ``run``; must be possible in JSON.
     scratch
         Folder for the output.
+    suffix
+        Of the output; a KEA file is read by our own reader.
 
     Returns
     -------
@@ -75,11 +79,11 @@ def measure(tool: str, source: Path, job: Mapping[str, object], *, scratch: Path
     """
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        target, report = Path(folder, "output.tif"), Path(folder, "report.json")
+        target, report = Path(folder, f"output{suffix}"), Path(folder, "report.json")
         _warm(source)
         # What another run left to be written would take disk and CPU from this one.
         os.sync()
-        command = [sys.executable, "-m", "benchmarks.child", tool, str(source), str(target), json.dumps(dict(job))]
+        command = [PYTHON, "-m", "benchmarks.child", tool, str(source), str(target), json.dumps(dict(job))]
         command.append(str(report))
         start = time.perf_counter()
         try:
@@ -127,6 +131,8 @@ def _check(tool: str, source: Path, target: Path) -> str:
             expected = file.read(1, window=window) + 1
             if tool == "handwritten":
                 written = read_window(target, (top, left), (height, width), file.dtypes[0])
+            elif target.suffix == ".kea":
+                written = _read_kea(target, (top, left), (height, width))
             else:
                 with rasterio.open(target) as new:
                     if (new.shape, new.crs, new.transform) != (file.shape, file.crs, file.transform):
@@ -135,6 +141,15 @@ def _check(tool: str, source: Path, target: Path) -> str:
             if written.dtype != expected.dtype or not np.array_equal(written, expected):
                 return f"wrong pixels in the window at row {top}, column {left}"
     return ""
+
+
+def _read_kea(path: Path, corner: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """A window by HDF5, which is not what wrote it."""
+    import h5py
+
+    with h5py.File(path) as file:
+        rows, columns = (slice(start, start + count) for start, count in zip(corner, size, strict=True))
+        return np.asarray(file["BAND1/DATA"][rows, columns])
 
 
 def main() -> None:

@@ -43,6 +43,7 @@ type Buffer = bytes | bytearray | memoryview | NDArray[np.uint8]
 
 PAGE_NBYTES = 4096  # extents begin on pages, so that two machines never write the same one
 SIDECARS = (".aux.xml", ".ovr", ".msk")  # what GDAL would read beside a new file of the old name
+MAX_GAPS = 0.01  # share of a file with a front that may stay unused
 RESERVED = "reserve-"  # before the number of an extent of the reserve
 IOV_MAX = 1024  # buffers in one pwritev, POSIX's and Linux's limit
 
@@ -205,9 +206,33 @@ class PartialFile:
                         if gap[1] < smallest:
                             gaps.remove(gap)
                 end = max(end, moved.get(old, old) + size)
+            result = np.array([moved.get(int(old), int(old)) for old in offsets], dtype=np.int64)
+            if self.front_nbytes and not fenced:
+                result, end = self._slide(descriptor, result, sizes, end)
             # What is appended later begins behind the extents that are left alone.
             os.ftruncate(descriptor, max([end, *(begin + size for begin, size in fenced)]))
-        return np.array([moved.get(int(old), int(old)) for old in offsets], dtype=np.int64)
+        return result
+
+    def _slide(
+        self, descriptor: int, offsets: NDArray[np.int64], sizes: NDArray[np.int64], end: int
+    ) -> tuple[NDArray[np.int64], int]:
+        """Move every region down to the one before it, where the gaps that are left make more than a hundredth of the file.
+
+        Only in files of few regions, since gaps are smaller than regions. This overwrites regions: a crash meanwhile loses the file.
+        """
+        used = int(sizes[np.unique(offsets, return_index=True)[1]].sum())
+        if end - self.start - used <= (end - self.start) * MAX_GAPS:
+            return offsets, end
+        moved: dict[int, int] = {}
+        position = self.start
+        for index in np.argsort(offsets, kind="stable"):
+            old, size = int(offsets[index]), int(sizes[index])
+            if old not in moved:
+                if old > position:
+                    _write_all(descriptor, [_read_at(descriptor, size, old)], position)
+                moved[old] = position
+                position += size
+        return np.array([moved[int(old)] for old in offsets], dtype=np.int64), position
 
     def _gaps(
         self, offsets: NDArray[np.int64], sizes: NDArray[np.int64], fenced: Sequence[tuple[int, int]]
