@@ -25,7 +25,7 @@ from daskraster.blocks.codecs import TileCodec
 from daskraster.errors import OptionError, RasterWriteError
 from daskraster.files import Buffer, writable_target
 from daskraster.formats import tiff
-from daskraster.formats.gdal import quiet_gdal
+from daskraster.formats.gdal_handles import quiet_gdal
 from daskraster.formats.protocols import Receipt
 from daskraster.formats.tiles import TileArray, TileSink
 from daskraster.grid import Window, round_up

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from daskraster.blocks.scratch import Scratch
 from daskraster.blocks.shuffle import unshuffle
 from daskraster.errors import RasterReadError
-from daskraster.formats.gdal import token_of
+from daskraster.formats.gdal_handles import token_of
 from daskraster.formats.kea_layout import KeaFile, open_kea
 from daskraster.grid import Window
 

@@ -18,7 +18,7 @@ from daskraster.blocks.masking import masked as masked_pixels
 from daskraster.blocks.masking import masked_dtype
 from daskraster.errors import OptionError, RasterFormatError, RasterReadError
 from daskraster.formats import tilecache
-from daskraster.formats.gdal import quiet_gdal, token_of
+from daskraster.formats.gdal_handles import quiet_gdal, token_of
 from daskraster.formats.kea_chunks import chunk_table, read_by_hdf5, tile_rows_cols, windows_of_rows
 from daskraster.formats.kea_layout import (
     COLORS,
