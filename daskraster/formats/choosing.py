@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from daskraster.errors import OptionError
-from daskraster.formats import gdal, kea_source, tilecache
+from daskraster.formats import gdal, kea_chunks, kea_source, tilecache
 from daskraster.formats.gdal_handles import close_idle_handles
 from daskraster.formats.geotiff import geotiff_sink
 from daskraster.formats.kea_layout import is_kea
@@ -53,3 +53,4 @@ def release() -> None:
     """Give back what reading keeps for the next block: decoded seams, open handles. For the end of a run."""
     tilecache.clear()
     close_idle_handles()
+    kea_chunks.clear()

@@ -3,7 +3,7 @@
 Conventions are rioxarray's, so that ``.rio`` works on everything that comes out and everything rioxarray made can go in:
 coordinates ``x`` and ``y`` at pixel centres, ``spatial_ref`` with CRS and GeoTransform, ``_FillValue`` in attrs (in encoding where
 pixels are masked), ``long_name``, ``scale_factor``, ``add_offset``, ``units``, and tags as further attrs. Attrs of our own: ``nodatavals``
-where bands differ in nodata, ``colormap``, ``colors``, ``band_tags``, and ``bands``, the numbers chosen at opening.
+where bands differ in nodata, ``colormap`` (``colormaps``), ``colors``, ``thematic``, ``band_tags``, and ``bands``, the numbers chosen at opening.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import rioxarray  # noqa: F401 - gives DataArrays their .rio
 import xarray as xr
 from numpy.typing import NDArray
 
+from daskraster.blocks.masking import holds
 from daskraster.errors import RasterArrayError
 from daskraster.grid import Grid
 from daskraster.lazy.georeference import coordinates, georeferenced, grid_of
@@ -35,6 +36,7 @@ BAND_ATTRS = (
     "units",
     "nodatavals",
     "colormap",
+    "colormaps",
     "band_tags",
     "colors",
     "thematic",
@@ -172,6 +174,8 @@ def metadata_of(raster: Raster) -> RasterMetadata:
     units = _per_band(attrs.get("units"), array, count)
     colors = _per_band(attrs.get("colors"), array, count)
     tags = _per_band(attrs.get("band_tags"), array, count)
+    colormaps = _per_band(attrs.get("colormaps"), array, count)
+    thematic = _per_band(attrs.get("thematic", False), array, count)
     nodata = _nodata_values(array, count)
     return RasterMetadata(
         grid=raster.grid,
@@ -184,8 +188,8 @@ def metadata_of(raster: Raster) -> RasterMetadata:
                 offset=0.0 if offsets[band] is None else float(offsets[band]),
                 units=units[band] or None,
                 color=colors[band],
-                colormap=attrs.get("colormap") if count == 1 else None,
-                thematic=bool(attrs.get("thematic", False)),
+                colormap=colormaps[band] or (attrs.get("colormap") if count == 1 else None),
+                thematic=bool(thematic[band]),
                 tags=without_derived(tags[band] or {}),
             )
             for band in range(count)
@@ -232,7 +236,8 @@ def _is_tag(value: Any) -> bool:
 def band_attrs(metadata: RasterMetadata, *, masked: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """Attrs and encoding that say what ``metadata`` says, each only where there is something to say."""
     bands = metadata.bands
-    attrs: dict[str, Any] = dict(metadata.tags)
+    # A tag of the file must not pass for one of the attrs below.
+    attrs: dict[str, Any] = {key: text for key, text in metadata.tags.items() if key not in NO_TAGS}
     encoding: dict[str, Any] = {}
     if any(band.name for band in bands):
         attrs["long_name"] = _one_or_all([band.name or "" for band in bands])
@@ -252,17 +257,27 @@ def band_attrs(metadata: RasterMetadata, *, masked: bool) -> tuple[dict[str, Any
         (encoding if masked else attrs)["_FillValue"] = nodata[0] if masked else _pixel(nodata[0], metadata.dtype)
     if len(set(map(repr, nodata))) > 1:
         attrs["nodatavals"] = tuple(nodata)
-    if any(band.color for band in bands):
-        attrs["colors"] = tuple(band.color for band in bands)
-    if bands[0].colormap and len(bands) == 1:
-        attrs["colormap"] = dict(bands[0].colormap)
-    if any(band.thematic for band in bands):
-        attrs["thematic"] = True
+    attrs.update(_class_attrs(bands))
     if any(band.tags for band in bands):
         attrs["band_tags"] = tuple(dict(band.tags) for band in bands)
     if metadata.gcps:
         attrs["gcps"], attrs["gcp_wkt"] = tuple(metadata.gcps), metadata.gcp_wkt
     return attrs, encoding
+
+
+def _class_attrs(bands: Sequence[BandMetadata]) -> dict[str, Any]:
+    """Colours and whether pixels are classes."""
+    attrs: dict[str, Any] = {}
+    if any(band.color for band in bands):
+        attrs["colors"] = tuple(band.color for band in bands)
+    if bands[0].colormap and len(bands) == 1:
+        attrs["colormap"] = dict(bands[0].colormap)
+    elif any(band.colormap for band in bands):
+        attrs["colormaps"] = tuple(dict(band.colormap) if band.colormap else None for band in bands)
+    thematic = [band.thematic for band in bands]
+    if any(thematic):
+        attrs["thematic"] = True if all(thematic) else tuple(thematic)
+    return attrs
 
 
 def _one_or_all(values: Sequence[str]) -> Any:
@@ -271,9 +286,7 @@ def _one_or_all(values: Sequence[str]) -> Any:
 
 def _pixel(value: Number, dtype: np.dtype[Any]) -> Any:
     """A nodata value in the pixels' own type, as rioxarray gives it; left a plain number where the type cannot hold it."""
-    if dtype.kind in "iu" and not (value == int(value) and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max):
-        return value
-    return dtype.type(value)
+    return dtype.type(value) if dtype.kind == "f" or holds(dtype, value) else value
 
 
 def new_array(
