@@ -13,9 +13,10 @@ The house has six floors; a module imports only from floors below its own::
     6  accessor  backend                                 the doors: each line calls one public function
     5  running/    writing  outputs  pyramid  gathering             arrays into files
                    engines  delaying  finishing  progress  report
-    4  lazy/       opening  neighbourhood  arrays  sources          xarray and dask; computes and writes nothing
+    4  lazy/       opening  neighbourhood  functions  arrays        xarray and dask; computes and writes nothing
+                   georeference  sources
     3  formats/    protocols  choosing  tiles  tilecache            one module a format; rasterio and h5py
-                   gdal  geotiff  tiff
+                   gdal  gdal_handles  geotiff  tiff
                    kea_source  kea_sink  kea_layout  kea_chunks  kea_index  kea_heap
                    kea_tables  kea_statistics  kea_texts
     2  blocks/     codecs  tiling  conversion  masking  scratch     NumPy only: what is done to one block
@@ -38,7 +39,8 @@ from daskraster.errors import (
 )
 from daskraster.formats.kea_tables import read_attribute_table, write_attribute_table
 from daskraster.grid import Grid, Window
-from daskraster.lazy.neighbourhood import Block, apply
+from daskraster.lazy.functions import Block
+from daskraster.lazy.neighbourhood import apply
 from daskraster.lazy.opening import open_raster
 from daskraster.options import INHERIT
 from daskraster.running.report import WriteReport

@@ -37,7 +37,10 @@ class KeaBackend(BackendEntrypoint):
     """xarray's engine "kea"."""
 
     description = "KEA rasters, without GDAL's KEA driver"
-    open_dataset_parameters = ("filename_or_obj", "drop_variables", "masked", "bands", "overview_level")
+    open_dataset_parameters = (
+        "filename_or_obj", "drop_variables", "masked", "bands", "overview_level",
+        "mask_and_scale", "decode_times", "decode_timedelta", "use_cftime", "concat_characters", "decode_coords",
+    )  # fmt: skip
     url = ""
 
     def open_dataset(  # type: ignore[override]
@@ -48,6 +51,12 @@ class KeaBackend(BackendEntrypoint):
         masked: bool = False,
         bands: int | Sequence[int] | None = None,
         overview_level: int | None = None,
+        mask_and_scale: bool | None = None,
+        decode_times: Any = None,
+        decode_timedelta: Any = None,
+        use_cftime: Any = None,
+        concat_characters: Any = None,
+        decode_coords: Any = None,
     ) -> xr.Dataset:
         """A Dataset with one variable, ``band_data`` ``(band, y, x)``, read when needed; see `daskraster.open_raster`.
 
@@ -59,6 +68,10 @@ class KeaBackend(BackendEntrypoint):
             Names of variables that are not wanted.
         masked, bands, overview_level
             As in `daskraster.open_raster`.
+        mask_and_scale
+            xarray's own word for ``masked``; scale is not applied.
+        decode_times, decode_timedelta, use_cftime, concat_characters, decode_coords
+            xarray's keywords for what a raster has not; taken and without effect.
 
         Returns
         -------
@@ -71,6 +84,7 @@ class KeaBackend(BackendEntrypoint):
         RasterNotFoundError, RasterFormatError, OptionError
             As `daskraster.open_raster`.
         """
+        masked = masked or bool(mask_and_scale)
         array = open_raster(filename_or_obj, masked=masked, bands=bands, overview_level=overview_level)
         variable = xr.Variable(
             array.dims,

@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 
 import daskraster as dr
+from tests.conftest import pixels
 from tests.kea_files import reference
 
 
@@ -55,3 +56,13 @@ def test_chunks_and_options(scene: Path, tmp_path: Path) -> None:
     overview = xr.open_dataset(scene, engine="kea", bands=[2], overview_level=1, masked=True)["band_data"]
     assert (overview.shape, overview.dtype) == ((1, 130, 175), np.float32)
     assert not xr.open_dataset(scene, engine="kea", drop_variables="band_data").data_vars
+
+
+def test_takes_the_keywords_that_generic_code_gives(tmp_path: Path) -> None:
+    array = xr.DataArray(pixels((1, 20, 20)), dims=("band", "y", "x"))
+    dr.write_raster(array, tmp_path / "x.kea", nodata=0, progress=False)
+    dataset = xr.open_dataset(
+        tmp_path / "x.kea", engine="kea", decode_coords="all", decode_times=False, mask_and_scale=False
+    )
+    assert dataset.band_data.dtype == "uint16"
+    assert xr.open_dataset(tmp_path / "x.kea", engine="kea", mask_and_scale=True).band_data.dtype == "float32"

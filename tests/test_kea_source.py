@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import xarray as xr
 
 import daskraster as dr
 from daskraster.errors import OptionError, RasterFormatError, RasterNotFoundError, RasterReadError
@@ -263,3 +264,76 @@ def written(folder: Path, name: str, values: np.ndarray, **options: object) -> P
     path = folder / name
     dr.write_raster(xr.DataArray(values, dims=("band", "y", "x")), path, progress=False, **options)
     return path
+
+
+def test_one_descriptor_a_file_and_none_after_a_run(tmp_path: Path) -> None:
+    import os
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("the platform does not list descriptors")
+
+    def descriptors() -> int:
+        links = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+        return sum(str(tmp_path) in link for link in links)
+
+    values = pixels((30, 20, 20))
+    for number in range(5):
+        dr.write_raster(xr.DataArray(values, dims=("band", "y", "x")), tmp_path / f"{number}.kea", progress=False)
+    for number in range(5):
+        dr.open_raster(tmp_path / f"{number}.kea")
+    assert descriptors() <= 5
+    for _ in range(3):
+        dr.write_raster(dr.open_raster(tmp_path / "0.kea"), tmp_path / "0.kea", progress=False)
+    assert descriptors() == 0
+
+
+@pytest.mark.parametrize(("nodata", "kind"), [(-9999.0, "f8"), (np.inf, "f8"), (np.nan, "f8"), (0.5, "f4")])
+def test_nodata_that_no_pixel_can_be_masks_nothing(tmp_path: Path, nodata: float, kind: str) -> None:
+    values = pixels((1, 20, 20), "uint8")
+    path = tmp_path / "x.kea"
+    dr.write_raster(xr.DataArray(values, dims=("band", "y", "x")), path, nodata=0, progress=False)
+    with h5py.File(path, "r+") as file:
+        attributes = dict(file["BAND1/NO_DATA_VAL"].attrs)
+        del file["BAND1/NO_DATA_VAL"]
+        file["BAND1"].create_dataset("NO_DATA_VAL", data=np.array([nodata], kind)).attrs.update(attributes)
+    assert (dr.open_raster(path).values == values).all()
+    assert (dr.open_raster(path, masked=True).values == values).all()
+
+
+def test_what_other_programs_put_among_the_metadata(tmp_path: Path) -> None:
+    values = pixels((1, 20, 20))
+    path = tmp_path / "x.kea"
+    dr.write_raster(
+        xr.DataArray(values, dims=("band", "y", "x")),
+        path,
+        tags={"_FillValue": "5", "bands": "9", "FINE": "yes"},
+        progress=False,
+    )
+    with h5py.File(path, "r+") as file:
+        file["METADATA"].create_dataset("NUMBER", data=np.array([3.5]))
+        file["METADATA"].create_group("GROUP")
+        text = file["BAND1/METADATA"].create_dataset("SCALE", shape=(1,), dtype=h5py.string_dtype("ascii"))
+        text[0] = b"1:10000"
+    image = dr.open_raster(path)
+    assert image.rio.nodata is None
+    assert image.attrs["FINE"] == "yes"
+    assert "NUMBER" not in image.attrs
+    assert image.attrs["band_tags"] == ({"SCALE": "1:10000"},)
+    dr.write_raster(image, tmp_path / "y.kea", progress=False)
+    assert (dr.open_raster(tmp_path / "y.kea").values == values).all()
+
+
+def test_each_band_keeps_its_own_layer_type_and_colours(tmp_path: Path) -> None:
+    colors = {0: (0, 0, 0, 0), 3: (10, 20, 30, 255)}
+    array = xr.DataArray(pixels((2, 20, 20), "uint8") % 4, dims=("band", "y", "x"))
+    array.attrs.update(thematic=(False, True), colormaps=(None, colors))
+    dr.write_raster(array, tmp_path / "x.kea", progress=False)
+    with h5py.File(tmp_path / "x.kea") as file:
+        assert [int(file[f"BAND{band}/LAYER_TYPE"][0]) for band in (1, 2)] == [0, 1]
+    again = dr.open_raster(tmp_path / "x.kea")
+    assert again.attrs["thematic"] == (False, True)
+    assert again.attrs["colormaps"][0] is None
+    assert again.attrs["colormaps"][1][3] == (10, 20, 30, 255)
+    one = again.isel(band=[1])
+    dr.write_raster(one, tmp_path / "y.kea", progress=False)
+    assert dr.open_raster(tmp_path / "y.kea").attrs["colormap"][3] == (10, 20, 30, 255)

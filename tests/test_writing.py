@@ -518,3 +518,23 @@ def test_a_plain_piece_is_read_in_the_outputs_blocks(
     report = dr.write_raster(image, tmp_path / "out.tif", blocksize=64, **QUIET)
     assert (read(tmp_path / "out.tif") == values[:, 5:690, 3:]).all()
     assert report.blocks <= 2
+
+
+@pytest.mark.parametrize("compute", [True, False])
+def test_kea_to_kea_on_a_cluster(client: Any, compute: bool, make_raster: MakeRaster, tmp_path: Path) -> None:
+    import h5py
+
+    values = pixels((1, 300, 400))
+    dr.write_raster(dr.open_raster(make_raster(values)), tmp_path / "in.kea", dtype="int32", blocksize=64, **QUIET)
+    result = dr.apply(smooth, dr.open_raster(tmp_path / "in.kea", chunks=128), overlap=5)
+    written = dr.write_raster(result, tmp_path / "out.kea", blocksize=64, compute=compute, **QUIET)
+    if not compute:
+        written.compute()
+    with h5py.File(tmp_path / "out.kea", "r+") as file:
+        data = file["BAND1/DATA"]
+        assert (data[...] == smooth(values)[0]).all()
+        assert data.dtype == "<i4"
+        data[10, 10] = 7
+        file.create_dataset("MORE", data=[1, 2, 3])
+    assert dr.open_raster(tmp_path / "out.kea").values[0, 10, 10] == 7
+    assert leftovers(tmp_path, "in.tif", "in.kea", "out.kea") == []

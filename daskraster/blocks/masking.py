@@ -36,8 +36,16 @@ def masked(
     """
     result = pixels.astype(dtype, copy=False)
     for band, value in enumerate(nodata):
-        if value is not None and not np.isnan(value) and (pixels.dtype.kind == "f" or value == int(value)):
+        if value is not None and holds(pixels.dtype, value):
             result[band][pixels[band] == pixels.dtype.type(value)] = np.nan
     if valid is not None:
         result[valid == 0] = np.nan
     return result
+
+
+def holds(dtype: np.dtype[Any], value: Number) -> bool:
+    """Whether a pixel of ``dtype`` can be ``value``; a nodata value that none can be masks nothing."""
+    if dtype.kind == "f":
+        return not np.isnan(value)
+    limits = np.iinfo(dtype)
+    return bool(np.isfinite(value)) and value == int(value) and limits.min <= value <= limits.max

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from daskraster.errors import OptionError
-from daskraster.formats import gdal, kea_source, tilecache
+from daskraster.formats import gdal, kea_chunks, kea_source, tilecache
+from daskraster.formats.gdal_handles import close_idle_handles
 from daskraster.formats.geotiff import geotiff_sink
 from daskraster.formats.kea_layout import is_kea
 from daskraster.formats.kea_sink import kea_sink
@@ -49,4 +50,5 @@ def sink(driver: str, target: Path, metadata: RasterMetadata, options: WriteOpti
 def release() -> None:
     """Give back what reading keeps for the next block: decoded seams, open handles. For the end of a run."""
     tilecache.clear()
-    gdal.close_idle_handles()
+    close_idle_handles()
+    kea_chunks.clear()

@@ -3,21 +3,11 @@
 Which driver reads the pixels: LIBERTIFF decodes a TIFF on two threads at 780 MB/s where the GTiff driver reaches 540, because it
 takes no lock; but it is read-only, must be asked for by name, and knows no sidecar files. So the usual driver describes the file, and
 LIBERTIFF serves its pixels where it opens the file and the codec is one whose result has no second interpretation.
-
-Handles are never shared between threads at one time and never pickled: each read borrows one from a pool and gives it back, so a
-process holds as many handles of a file as it has threads reading it. (`thread_safe=True` handles scale worse: 354-520 MB/s.)
 """
 
 from __future__ import annotations
 
-import atexit
-import hashlib
-import os
-import threading
 import uuid
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,21 +20,18 @@ import rasterio.shutil
 import rasterio.windows
 from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from daskraster.blocks.masking import masked, masked_dtype
-from daskraster.errors import OptionError, RasterFormatError, RasterNotFoundError, RasterReadError
+from daskraster.errors import OptionError, RasterFormatError, RasterReadError
 from daskraster.formats import tilecache
+from daskraster.formats.gdal_handles import handles, is_local, open_dataset, token_of
 from daskraster.grid import Grid, Window
 from daskraster.metadata import BandMetadata, Number, RasterMetadata, without_derived
 
 # What LIBERTIFF decodes to the very bytes the GTiff driver gives. JPEG and WebP go through colour conversions; left to GTiff.
 LIBERTIFF_CODECS = {None, "DEFLATE", "LZW", "ZSTD", "LERC", "LERC_DEFLATE", "LERC_ZSTD", "PACKBITS", "LZMA"}
-# GDAL's own default is 5 % of the machine's memory for each process, which would hide in every measurement of peak memory.
-CACHE_NBYTES = 32 << 20
-IDLE_HANDLES = 64
-_warnings_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +81,9 @@ class GdalSource:
     def _decode(self, window: Window, bands: tuple[int, ...]) -> NDArray[Any]:
         area = rasterio.windows.Window(window.col_off, window.row_off, window.width, window.height)
         try:
-            with _handles.borrow(self) as dataset:
+            with handles.borrow(
+                self.path, driver=self.driver, overview_level=self.overview_level, token=self.token
+            ) as dataset:
                 pixels: NDArray[Any] = dataset.read(list(bands), window=area)
                 valid = dataset.read_masks(list(bands), window=area) if self.mask_band else None
         except RasterioError as error:
@@ -102,92 +91,6 @@ class GdalSource:
         if self.mask_nodata is None:
             return pixels
         return masked(pixels, valid, [self.mask_nodata[band - 1] for band in bands], self.dtype)
-
-
-class _HandlePool:
-    """Open datasets that no thread uses just now."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._at_exit = False
-        self._idle: list[tuple[tuple[object, ...], Any]] = []
-
-    @contextmanager
-    def borrow(self, source: GdalSource) -> Iterator[Any]:
-        """A dataset of ``source`` for this thread alone; closed, not kept, when its use fails."""
-        key = (source.path, source.driver, source.overview_level, source.token)
-        dataset = self._take(key)
-        if dataset is None:
-            dataset = open_dataset(source.path, driver=source.driver, overview_level=source.overview_level)
-        try:
-            yield dataset
-        except BaseException:
-            dataset.close()
-            raise
-        self._give_back(key, dataset)
-
-    def _take(self, key: tuple[object, ...]) -> Any:
-        with self._lock:
-            for position in range(len(self._idle) - 1, -1, -1):
-                if self._idle[position][0] == key:
-                    return self._idle.pop(position)[1]
-        return None
-
-    def _give_back(self, key: tuple[object, ...], dataset: Any) -> None:
-        with self._lock:
-            if not self._at_exit:
-                # Handles that outlive the interpreter's modules complain on the way out.
-                atexit.register(self.close)
-                self._at_exit = True
-            self._idle.append((key, dataset))
-            superfluous = [self._idle.pop(0)[1] for _ in range(len(self._idle) - IDLE_HANDLES)]
-        for old in superfluous:
-            old.close()
-
-    def close(self) -> None:
-        """Close the handles that nobody uses."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for _, dataset in idle:
-            dataset.close()
-
-
-_handles = _HandlePool()
-
-
-def close_idle_handles() -> None:
-    """Close what no thread reads just now: an open handle keeps a replaced file's space on the disk."""
-    _handles.close()
-
-
-@contextmanager
-def quiet_gdal() -> Iterator[None]:
-    """GDAL as this project uses it: a bounded block cache, no threads of its own, no warning about a missing georeference."""
-    options = {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": CACHE_NBYTES}
-    if rasterio.env.hasenv() and "GDAL_CACHEMAX" in rasterio.env.getenv():
-        options = {}
-    # catch_warnings changes process-wide state, so one thread at a time; a handle is opened once a thread, not once a block.
-    with _warnings_lock, warnings.catch_warnings(), rasterio.Env(**options):
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield
-
-
-def open_dataset(path: str, *, driver: str | None = None, overview_level: int | None = None) -> Any:
-    """An open rasterio dataset, read-only.
-
-    Raises
-    ------
-    RasterNotFoundError, RasterFormatError
-        There is no such file, or GDAL cannot read it as a raster.
-    """
-    options = {} if overview_level is None else {"overview_level": overview_level}
-    with quiet_gdal():
-        try:
-            return rasterio.open(path, driver=driver, **options)
-        except RasterioIOError as error:
-            if _is_local(path) and not Path(path).exists():
-                raise RasterNotFoundError(f"there is no file {path}") from error
-            raise RasterFormatError(f"GDAL cannot open {path} as a raster: {error}") from error
 
 
 def describe(
@@ -295,7 +198,7 @@ def _libertiff_reads(path: str, dataset: Any, grid_dataset: Any, overview_level:
     """Whether LIBERTIFF opens the file as the very raster that the GTiff driver sees."""
     if (
         dataset.driver != "GTiff"
-        or not _is_local(path)
+        or not is_local(path)
         or dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION") not in LIBERTIFF_CODECS
     ):
         return False
@@ -372,32 +275,10 @@ def _wkt(crs: Any) -> str:
     return crs.to_wkt() if crs else ""
 
 
-def _is_local(path: str) -> bool:
-    return "://" not in path and not path.startswith("/vsi")
-
-
-def token_of(path: str, files: tuple[str, ...]) -> str:
-    """A text that changes when the file, or one it is made of, does: from path, size, mtime in ns, inode.
-
-    Raises
-    ------
-    RasterReadError
-        One of the files is gone.
-    """
-    facts: list[object] = [str(Path(path).resolve())]
-    for part in files:
-        try:
-            status = Path(part).stat()
-        except FileNotFoundError as error:
-            raise RasterReadError(f"{part} is gone; it was there when {path} was opened") from error
-        facts.append((part, status.st_size, status.st_mtime_ns, status.st_ino))
-    return hashlib.sha256(repr(facts).encode()).hexdigest()
-
-
 def _pixel_files(dataset: Any) -> tuple[str, ...]:
     """The local files that the pixels come from, sorted; GIS programs may write ``.aux.xml`` beside them at any time."""
     return tuple(
         sorted(
-            name for name in dataset.files if _is_local(name) and not name.endswith(".aux.xml") and Path(name).exists()
+            name for name in dataset.files if is_local(name) and not name.endswith(".aux.xml") and Path(name).exists()
         )
     )

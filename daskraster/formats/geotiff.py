@@ -38,7 +38,7 @@ from daskraster.blocks.tiling import TileArray, overview_levels
 from daskraster.errors import OptionError, RasterWriteError
 from daskraster.files import Buffer, writable_target
 from daskraster.formats import tiff
-from daskraster.formats.gdal import quiet_gdal
+from daskraster.formats.gdal_handles import quiet_gdal
 from daskraster.formats.protocols import Receipt
 from daskraster.formats.tiles import TileSink
 from daskraster.grid import Grid, Window, round_up

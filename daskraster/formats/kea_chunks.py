@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import h5py
 import imagecodecs
@@ -22,10 +23,11 @@ from numpy.typing import NDArray
 from daskraster.blocks.scratch import Scratch
 from daskraster.blocks.shuffle import unshuffle
 from daskraster.errors import RasterReadError
-from daskraster.formats.gdal import token_of
+from daskraster.formats.gdal_handles import token_of
 from daskraster.formats.kea_layout import KeaFile, open_kea
 from daskraster.grid import Window
 
+CACHE_FILES = 64  # descriptors held open for reading
 CACHE_NBYTES = 64 << 20  # addresses of some three million chunks
 MAX_CHUNK_NBYTES = 2**32  # HDF5's own limit
 SHUFFLE, DEFLATE = h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE
@@ -124,8 +126,10 @@ _scratch = Scratch()
 _read_scratch = Scratch()
 
 
-def list_chunks(kea: KeaFile, item: str) -> ChunkTable | None:
+def list_chunks(kea: KeaFile, item: str, file: _OpenFile | None = None) -> ChunkTable | None:
     """Where the chunks of a dataset lie, every address checked; None where only HDF5 itself can read it.
+
+    ``file`` is the descriptor to read by, shared by the tables of a file; None opens one.
 
     That is a dataset with other filters (lzf, szip, checksums), without chunks, in foreign byte order, or in a file whose addresses do not
     count from its first byte.
@@ -157,7 +161,7 @@ def list_chunks(kea: KeaFile, item: str) -> ChunkTable | None:
         offsets=np.zeros(counts_yx, np.int64),
         sizes=np.zeros(counts_yx, np.int64),
         masks=np.zeros(counts_yx, np.uint32),
-        file=_OpenFile(kea.path),
+        file=file or _OpenFile(kea.path),
     )
     if found:
         _fill_in(kea, table, np.array(found, dtype=np.uint64))
@@ -197,6 +201,8 @@ class _Cache:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tables: OrderedDict[tuple[str, str], ChunkTable | None] = OrderedDict()
+        # One descriptor a file, not one a band; closed with the last table that reads by it.
+        self._files: WeakValueDictionary[str, _OpenFile] = WeakValueDictionary()
 
     def get(self, path: str, token: str, item: str) -> ChunkTable | None:
         """The table of a dataset, listed if need be; one thread lists, the others wait and find it done."""
@@ -206,12 +212,27 @@ class _Cache:
                 return self._tables[token, item]
             if token_of(path, (path,)) != token:
                 raise RasterReadError(f"{path} changed after it was opened; open it again")
+            file = self._files.get(token)
+            if file is None:
+                file = self._files[token] = _opened(path)
             with open_kea(path) as kea:
-                table = self._tables[token, item] = list_chunks(kea, item)
+                table = self._tables[token, item] = list_chunks(kea, item, file)
             total = sum(_nbytes(old) for old in self._tables.values())
-            while total > CACHE_NBYTES and len(self._tables) > 1:
+            while (total > CACHE_NBYTES or len(self._files) > CACHE_FILES) and len(self._tables) > 1:
                 total -= _nbytes(self._tables.popitem(last=False)[1])
             return table
+
+    def clear(self) -> None:
+        """Drop every table, and with them the descriptors, which keep the space of replaced files."""
+        with self._lock:
+            self._tables.clear()
+
+
+def _opened(path: str) -> _OpenFile:
+    try:
+        return _OpenFile(path)
+    except OSError as error:
+        raise RasterReadError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _nbytes(table: ChunkTable | None) -> int:
@@ -230,6 +251,11 @@ def chunk_table(path: str, token: str, item: str) -> ChunkTable | None:
         The file is damaged; gone or changed.
     """
     return _cache.get(path, token, item)
+
+
+def clear() -> None:
+    """Give back what reading keeps for the next block, at the end of a run."""
+    _cache.clear()
 
 
 def read_by_hdf5(path: str, item: str, window: Window, out: NDArray[Any]) -> None:

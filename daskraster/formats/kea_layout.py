@@ -12,6 +12,7 @@ KEA is an HDF5 file with fixed names (Bunting & Gillingham 2013, doi 10.1016/j.c
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from daskraster.errors import DaskRasterError, RasterFormatError, RasterNotFoundError
+from daskraster.errors import DaskRasterError, RasterFormatError, RasterNotFoundError, RasterReadError
 from daskraster.formats.kea_heap import check_heaps, read_text
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -140,7 +141,14 @@ class KeaFile:
         """All texts of a group, by name; none where the group is missing, as in files of other programs."""
         if not self.has(name):
             return {}
-        return {str(key): self.text(f"{name}/{key}") for key in self.group(name)}
+        texts: dict[str, str] = {}
+        for key in self.group(name):
+            # Other programs put numbers and groups here too, which are none of ours.
+            if isinstance(self.file.get(f"{name}/{key}"), h5py.Dataset):
+                dataset = self.dataset(f"{name}/{key}")
+                if dataset.dtype.kind in "OS" and dataset.size == 1:
+                    texts[str(key)] = self.text(f"{name}/{key}")
+        return texts
 
     def check_heaps(self) -> None:
         """Before texts of tables are left to HDF5: see `daskraster.formats.kea_heap`.
@@ -192,6 +200,8 @@ def open_kea(path: str, mode: str = "r") -> Iterator[KeaFile]:
     except DaskRasterError:
         raise
     except HDF5_ERRORS as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.ENOMEM):
+            raise RasterReadError(f"cannot open {path}: {error.strerror or error}") from error  # not the file's fault
         if kea is None:
             raise RasterFormatError(f"cannot open {path} as HDF5, which a KEA file is: {error}") from error
         raise kea.error(f"HDF5 cannot read it: {error}") from error

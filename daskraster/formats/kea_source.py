@@ -18,7 +18,7 @@ from daskraster.blocks.masking import masked as masked_pixels
 from daskraster.blocks.masking import masked_dtype
 from daskraster.errors import OptionError, RasterFormatError, RasterReadError
 from daskraster.formats import tilecache
-from daskraster.formats.gdal import quiet_gdal, token_of
+from daskraster.formats.gdal_handles import quiet_gdal, token_of
 from daskraster.formats.kea_chunks import chunk_table, read_by_hdf5, tile_rows_cols, windows_of_rows
 from daskraster.formats.kea_layout import (
     COLORS,
@@ -299,20 +299,29 @@ def _band(kea: KeaFile, band: int) -> BandMetadata:
     usage = _code(kea, band_item(band, "LAYER_USAGE"))
     dtype = kea.dataset(band_item(band, "DATA")).dtype
     tags = {key: text for key, text in kea.texts(band_item(band, "METADATA")).items() if key not in VIRTUAL_ITEMS}
-    scale, offset, units = tags.pop(SCALE_ITEM, "1"), tags.pop(OFFSET_ITEM, "0"), tags.pop(UNITS_ITEM, None)
-    kea.item = band_item(band, f"METADATA/{SCALE_ITEM}, {OFFSET_ITEM}")
+    scale, offset = _number_tag(tags, SCALE_ITEM, 1.0), _number_tag(tags, OFFSET_ITEM, 0.0)
     name = band_item(band, "DESCRIPTION")
     return BandMetadata(
         nodata=_nodata(kea, band),
         name=kea.text(name) or None if kea.has(name) else None,
-        scale=float(scale),
-        offset=float(offset),
-        units=units,
+        scale=scale,
+        offset=offset,
+        units=tags.pop(UNITS_ITEM, None),
         color=COLORS[usage] if 0 <= usage < len(COLORS) else None,
         colormap=read_colormap(kea, band) if dtype.kind == "u" and dtype.itemsize <= 2 else None,
         thematic=thematic,
         tags=without_derived(tags),
     )
+
+
+def _number_tag(tags: dict[str, str], name: str, otherwise: float) -> float:
+    """Take a number from the tags; what other programs mean by the name ("1:10000") stays a tag."""
+    try:
+        number = float(tags.get(name, ""))
+    except ValueError:
+        return otherwise
+    del tags[name]
+    return number
 
 
 def _code(kea: KeaFile, item: str) -> int:

@@ -3,7 +3,7 @@
 Conventions are rioxarray's, so that ``.rio`` works on everything that comes out and everything rioxarray made can go in:
 coordinates ``x`` and ``y`` at pixel centres, ``spatial_ref`` with CRS and GeoTransform, ``_FillValue`` in attrs (in encoding where
 pixels are masked), ``long_name``, ``scale_factor``, ``add_offset``, ``units``, and tags as further attrs. Attrs of our own: ``nodatavals``
-where bands differ in nodata, ``colormap``, ``colors``, ``band_tags``, and ``bands``, the numbers chosen at opening.
+where bands differ in nodata, ``colormap`` (``colormaps``), ``colors``, ``thematic``, ``band_tags``, and ``bands``, the numbers chosen at opening.
 """
 
 from __future__ import annotations
@@ -14,21 +14,16 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-import pyproj
 import rioxarray  # noqa: F401 - gives DataArrays their .rio
 import xarray as xr
-from affine import Affine
 from numpy.typing import NDArray
 
+from daskraster.blocks.masking import holds
 from daskraster.errors import RasterArrayError
 from daskraster.grid import Grid
+from daskraster.lazy.georeference import coordinates, georeferenced, grid_of
 from daskraster.lazy.sources import SourceView, auto_chunks, source_of
 from daskraster.metadata import BandMetadata, Number, RasterMetadata, without_derived
-
-# Coordinates that went through float32 miss their place by less than this share of a pixel, an irregular axis by more.
-SPACING_TOLERANCE_PIXELS = 0.1
-# Coordinates this near (in pixels, over the whole axis) to the GeoTransform's are that transform, to its last digit.
-SAME_PIXEL = 1e-3
 
 FILL_ATTRS = ("_FillValue", "missing_value", "fill_value", "nodata")
 BAND_ATTRS = (
@@ -41,6 +36,7 @@ BAND_ATTRS = (
     "units",
     "nodatavals",
     "colormap",
+    "colormaps",
     "band_tags",
     "colors",
     "thematic",
@@ -132,72 +128,6 @@ def _from_numpy(values: NDArray[Any]) -> da.Array:
     return da.from_array(values.reshape(shape), chunks=((shape[0],), rows, cols), name=False)
 
 
-def grid_of(array: xr.DataArray, y_dim: str, x_dim: str, name: str) -> tuple[Grid, bool]:
-    """The grid an array's coordinates tell, and whether they tell one (else pixels are counted).
-
-    Coordinates win over the stored GeoTransform, since slicing changes only them; where they lie on its grid, its digits are used.
-    """
-    crs = array.rio.crs
-    stored = _stored_transform(array)
-    shape_yx = (array.sizes[y_dim], array.sizes[x_dim])
-    x, y = (_axis(array, dim, name) for dim in (x_dim, y_dim))
-    if x is None or y is None:
-        transform = stored or Affine.identity()
-    elif stored is not None and (stored.b or stored.d):
-        # A rotated grid has pixel coordinates (0.5, 1.5, ..): they say which part of the stored grid this is.
-        x_step, y_step = x.step or 1.0, y.step or 1.0
-        corner = Affine.translation(x.first - x_step / 2, y.first - y_step / 2)
-        transform = stored @ corner @ Affine.scale(x_step, y_step)
-    else:
-        x_step = x.step or (stored.a if stored else 1.0)
-        y_step = y.step or (stored.e if stored else (1.0 if stored is None and crs is None else -abs(x_step)))
-        transform = Affine.translation(x.first - x_step / 2, y.first - y_step / 2) @ Affine.scale(x_step, y_step)
-        if stored is not None:
-            transform = _on_stored(transform, stored, shape_yx)
-    projected = pyproj.CRS.from_wkt(crs.to_wkt()) if crs is not None else None
-    has_transform = projected is not None or not transform.is_identity
-    return Grid(projected, transform, shape_yx), has_transform
-
-
-def _stored_transform(array: xr.DataArray) -> Affine | None:
-    mapping = array.coords.get(array.rio.grid_mapping)
-    text = None if mapping is None else mapping.attrs.get("GeoTransform")
-    return None if text is None else Affine.from_gdal(*map(float, str(text).split()))
-
-
-def _on_stored(transform: Affine, stored: Affine, shape_yx: tuple[int, int]) -> Affine:
-    """The stored transform moved by whole pixels, where coordinates agree with it over the whole array; else ``transform``."""
-    corner = ~stored @ (transform.c, transform.f)
-    opposite = ~stored @ (transform @ (shape_yx[1], shape_yx[0]))
-    col, row = round(corner[0]), round(corner[1])
-    errors = (corner[0] - col, corner[1] - row, opposite[0] - col - shape_yx[1], opposite[1] - row - shape_yx[0])
-    return stored @ Affine.translation(col, row) if max(map(abs, errors)) < SAME_PIXEL else transform
-
-
-@dataclass(frozen=True, slots=True)
-class _Axis:
-    first: float
-    step: float | None
-
-
-def _axis(array: xr.DataArray, dim: str, name: str) -> _Axis | None:
-    if dim not in array.coords or array.coords[dim].ndim != 1:
-        return None
-    values = np.asarray(array.coords[dim].values)
-    if values.dtype.kind not in "iuf":
-        return None
-    values = values.astype(np.float64)
-    if len(values) == 1:
-        return _Axis(float(values[0]), None)
-    step = float(values[-1] - values[0]) / (len(values) - 1)
-    even = values[0] + step * np.arange(len(values))
-    if not step or not np.all(np.abs(values - even) <= SPACING_TOLERANCE_PIXELS * abs(step)):
-        raise RasterArrayError(
-            f"the {dim} coordinates of {name} are not evenly spaced; a raster's pixels are all of one size: interpolate or reproject first"
-        )
-    return _Axis(float(values[0]), step)
-
-
 def encoded_nodata(array: xr.DataArray) -> Number | None:
     """The nodata value of the file, where the array has NaN instead (opened with ``masked=True``)."""
     if array.dtype.kind != "f":
@@ -244,6 +174,8 @@ def metadata_of(raster: Raster) -> RasterMetadata:
     units = _per_band(attrs.get("units"), array, count)
     colors = _per_band(attrs.get("colors"), array, count)
     tags = _per_band(attrs.get("band_tags"), array, count)
+    colormaps = _per_band(attrs.get("colormaps"), array, count)
+    thematic = _per_band(attrs.get("thematic", False), array, count)
     nodata = _nodata_values(array, count)
     return RasterMetadata(
         grid=raster.grid,
@@ -256,8 +188,8 @@ def metadata_of(raster: Raster) -> RasterMetadata:
                 offset=0.0 if offsets[band] is None else float(offsets[band]),
                 units=units[band] or None,
                 color=colors[band],
-                colormap=attrs.get("colormap") if count == 1 else None,
-                thematic=bool(attrs.get("thematic", False)),
+                colormap=colormaps[band] or (attrs.get("colormap") if count == 1 else None),
+                thematic=bool(thematic[band]),
                 tags=without_derived(tags[band] or {}),
             )
             for band in range(count)
@@ -304,7 +236,8 @@ def _is_tag(value: Any) -> bool:
 def band_attrs(metadata: RasterMetadata, *, masked: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """Attrs and encoding that say what ``metadata`` says, each only where there is something to say."""
     bands = metadata.bands
-    attrs: dict[str, Any] = dict(metadata.tags)
+    # A tag of the file must not pass for one of the attrs below.
+    attrs: dict[str, Any] = {key: text for key, text in metadata.tags.items() if key not in NO_TAGS}
     encoding: dict[str, Any] = {}
     if any(band.name for band in bands):
         attrs["long_name"] = _one_or_all([band.name or "" for band in bands])
@@ -324,17 +257,27 @@ def band_attrs(metadata: RasterMetadata, *, masked: bool) -> tuple[dict[str, Any
         (encoding if masked else attrs)["_FillValue"] = nodata[0] if masked else _pixel(nodata[0], metadata.dtype)
     if len(set(map(repr, nodata))) > 1:
         attrs["nodatavals"] = tuple(nodata)
-    if any(band.color for band in bands):
-        attrs["colors"] = tuple(band.color for band in bands)
-    if bands[0].colormap and len(bands) == 1:
-        attrs["colormap"] = dict(bands[0].colormap)
-    if any(band.thematic for band in bands):
-        attrs["thematic"] = True
+    attrs.update(_class_attrs(bands))
     if any(band.tags for band in bands):
         attrs["band_tags"] = tuple(dict(band.tags) for band in bands)
     if metadata.gcps:
         attrs["gcps"], attrs["gcp_wkt"] = tuple(metadata.gcps), metadata.gcp_wkt
     return attrs, encoding
+
+
+def _class_attrs(bands: Sequence[BandMetadata]) -> dict[str, Any]:
+    """Colours and whether pixels are classes."""
+    attrs: dict[str, Any] = {}
+    if any(band.color for band in bands):
+        attrs["colors"] = tuple(band.color for band in bands)
+    if bands[0].colormap and len(bands) == 1:
+        attrs["colormap"] = dict(bands[0].colormap)
+    elif any(band.colormap for band in bands):
+        attrs["colormaps"] = tuple(dict(band.colormap) if band.colormap else None for band in bands)
+    thematic = [band.thematic for band in bands]
+    if any(thematic):
+        attrs["thematic"] = True if all(thematic) else tuple(thematic)
+    return attrs
 
 
 def _one_or_all(values: Sequence[str]) -> Any:
@@ -343,22 +286,7 @@ def _one_or_all(values: Sequence[str]) -> Any:
 
 def _pixel(value: Number, dtype: np.dtype[Any]) -> Any:
     """A nodata value in the pixels' own type, as rioxarray gives it; left a plain number where the type cannot hold it."""
-    if dtype.kind in "iu" and not (value == int(value) and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max):
-        return value
-    return dtype.type(value)
-
-
-def coordinates(grid: Grid, *, has_transform: bool, bands: Sequence[int]) -> dict[str, Any]:
-    """Coordinates of a new array: band numbers, and pixel centres of a grid that is not rotated, else pixel numbers."""
-    rows, cols = grid.shape_yx
-    transform = Affine.identity() if grid.transform.b or grid.transform.d else grid.transform
-    if not has_transform:
-        transform = Affine.identity()
-    return {
-        "band": np.asarray(bands, dtype=np.int64),
-        "y": transform.f + transform.e * (np.arange(rows) + 0.5),
-        "x": transform.c + transform.a * (np.arange(cols) + 0.5),
-    }
+    return dtype.type(value) if dtype.kind == "f" or holds(dtype, value) else value
 
 
 def new_array(
@@ -377,17 +305,6 @@ def new_array(
     )
     array.encoding = encoding
     return georeferenced(array, metadata.grid, has_transform=metadata.has_transform)
-
-
-def georeferenced(array: xr.DataArray, grid: Grid, *, has_transform: bool) -> xr.DataArray:
-    """The array with ``spatial_ref`` for a grid; encoding kept."""
-    encoding = dict(array.encoding)
-    if grid.crs is not None:
-        array = array.rio.write_crs(grid.crs.to_wkt())
-    if has_transform:
-        array = array.rio.write_transform(grid.transform)
-    array.encoding = {**encoding, **{key: value for key, value in array.encoding.items() if key == "grid_mapping"}}
-    return array
 
 
 def like(data: da.Array, template: Raster, attrs: Mapping[str, Any], encoding: Mapping[str, Any]) -> xr.DataArray:

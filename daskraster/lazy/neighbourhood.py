@@ -16,21 +16,18 @@ and the writing after it into one task a block. ::
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import dask.array as da
 import numpy as np
-import pyproj
 import xarray as xr
-from affine import Affine
 from dask.array.overlap import ensure_minimum_chunksize
 from dask.array.overlap import overlap as exchange_halos
 from dask.base import tokenize
-from numpy.typing import NDArray
 
-from daskraster.errors import BlockResultError, GridMismatchError, OptionError
-from daskraster.grid import Window, window_transform
+from daskraster.errors import GridMismatchError, OptionError
+from daskraster.grid import Window
 from daskraster.lazy.arrays import (
     BAND_ATTRS,
     FILL_ATTRS,
@@ -41,158 +38,12 @@ from daskraster.lazy.arrays import (
     like,
     metadata_of,
 )
+from daskraster.lazy.functions import DueOutput, Fill, FunctionStep, Nodata, Pick, function_name
 from daskraster.lazy.sources import BlockWindows, ChunksYX, source_array
 from daskraster.metadata import DERIVED_TAG_PREFIXES, Number
 from daskraster.options import check_nodata
-from daskraster.timing import stage
-
-type Fill = tuple[Number, ...] | None
-type Nodata = Number | tuple[Number | None, ...] | None
 
 BOUNDARIES = ("none", "nearest", "reflect", "nodata", "source")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """What a function asked for with ``with_block=True`` learns about the block it works on."""
-
-    window: Window
-    """The block without halo, in pixels of the raster."""
-    window_with_halo: Window
-    """The block as the function gets it; with a ``boundary`` it may reach beyond the raster."""
-    transform: Affine
-    """From (column, row) of the array the function gets to (x, y)."""
-    crs: pyproj.CRS | None
-    """CRS of the grid."""
-    nodata: tuple[Nodata, ...]
-    """Of each input raster, as it stands in the pixels; a tuple of the bands' where they differ."""
-    index: tuple[int, int]
-    """Row and column of the block among the blocks."""
-    count: tuple[int, int]
-    """Rows and columns of blocks."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Output:
-    """What the function is due to return for one output."""
-
-    bands: int | None
-    dtype: np.dtype[Any] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Step:
-    """The function, wrapped: pads, calls, checks, trims. Sent to the workers with every task, so it holds only small things."""
-
-    func: Callable[..., Any]
-    kwargs: Mapping[str, Any]
-    windows: BlockWindows
-    boundary: str
-    fills: tuple[Fill, ...]
-    """Padding value of each band of each raster, where the boundary is a value."""
-    outputs: tuple[_Output, ...]
-    several: bool
-    """Whether the function returns a sequence of outputs."""
-    names: tuple[str, ...]
-    place: tuple[Affine, pyproj.CRS | None, tuple[Nodata, ...]] | None = None
-    """For ``with_block``: the raster's transform, CRS and nodata."""
-
-    def __call__(self, *blocks: NDArray[Any], block_id: tuple[int, ...]) -> Any:
-        """Haloed blocks in, trimmed result (or tuple of results) out."""
-        row, col = block_id[-2:]
-        core = self.windows.core(row, col)
-        window = self.windows.haloed(row, col)
-        if self.boundary not in ("none", "source"):
-            wanted = core.grow(self.windows.halo_yx)
-            blocks = tuple(
-                _pad(block, window, wanted, self.boundary, fill) for block, fill in zip(blocks, self.fills, strict=True)
-            )
-            window = wanted
-        with stage("function"):
-            try:
-                returned = self.func(*blocks, *self._block(core, window, row, col), **self.kwargs)
-            except Exception as error:
-                error.add_note(f"raised by {function_name(self.func)} {self._where(core, window, row, col)}")
-                raise
-        results = self._split(returned, core, window, row, col)
-        trim = (slice(None), *core.relative_to(window).slices)
-        trimmed = tuple(result[trim] for result in results)
-        return trimmed if self.several else trimmed[0]
-
-    def _block(self, core: Window, window: Window, row: int, col: int) -> tuple[Block, ...]:
-        if self.place is None:
-            return ()
-        transform, crs, nodata = self.place
-        counts = tuple(map(len, self.windows.chunks_yx))
-        return (
-            Block(
-                window=core,
-                window_with_halo=window,
-                transform=window_transform(transform, window),
-                crs=crs,
-                nodata=nodata,
-                index=(row, col),
-                count=(counts[0], counts[1]),
-            ),
-        )
-
-    def _split(self, returned: Any, core: Window, window: Window, row: int, col: int) -> list[NDArray[Any]]:
-        """The function's results as ``(band, y, x)``, each checked against what is due."""
-        where = self._where(core, window, row, col)
-        name = function_name(self.func)
-        if not self.several:
-            returned = (returned,)
-        elif not isinstance(returned, tuple | list) or len(returned) != len(self.outputs):
-            came = f"{len(returned)} of them" if isinstance(returned, tuple | list) else type(returned).__name__
-            raise BlockResultError(
-                f"{name} is due to return a tuple of {len(self.outputs)} arrays, came: {came}; {where}"
-            )
-        return [
-            _checked(result, due, window.shape_yx, f"{name} {where}")
-            for result, due in zip(returned, self.outputs, strict=True)
-        ]
-
-    def _where(self, core: Window, window: Window, row: int, col: int) -> str:
-        rows, cols = map(len, self.windows.chunks_yx)
-        halo = "" if window == core else f" (with halo: {window})"
-        return f"in {core}{halo}, block ({row}, {col}) of ({rows}, {cols}), of {', '.join(self.names)}"
-
-
-def _checked(result: Any, due: _Output, shape_yx: tuple[int, int], what: str) -> NDArray[Any]:
-    if isinstance(result, np.ma.MaskedArray):
-        raise BlockResultError(f"{what}: came a masked array, whose mask would be lost; return result.filled(nodata)")
-    array = np.asarray(result)
-    if array.ndim == 2:
-        array = array[np.newaxis]
-    if array.ndim != 3 or array.shape[1:] != shape_yx or (due.bands is not None and array.shape[0] != due.bands):
-        bands = "band" if due.bands is None else due.bands
-        raise BlockResultError(
-            f"{what}: due is an array of shape ({bands}, {shape_yx[0]}, {shape_yx[1]}) or {shape_yx}, came {np.shape(result)}"
-        )
-    if array.dtype.kind not in "biufc":
-        raise BlockResultError(f"{what}: came an array of dtype {array.dtype}, which holds no pixels")
-    if due.dtype is not None and array.dtype != due.dtype:
-        raise BlockResultError(
-            f"{what}: due is dtype {due.dtype}, came {array.dtype}; convert in the function, or declare dtype={str(array.dtype)!r}"
-        )
-    return array
-
-
-def _pad(block: NDArray[Any], window: Window, wanted: Window, boundary: str, fill: Fill) -> NDArray[Any]:
-    """The block with what its halo misses beyond the raster's edge."""
-    rows = (window.row_off - wanted.row_off, wanted.row_stop - window.row_stop)
-    cols = (window.col_off - wanted.col_off, wanted.col_stop - window.col_stop)
-    if not any((*rows, *cols)):
-        return block
-    widths = ((0, 0), rows, cols)
-    if fill is not None:
-        padded = [
-            np.pad(values, widths[1:], mode="constant", constant_values=value)
-            for values, value in zip(block, fill, strict=True)
-        ]
-        return np.stack(padded)
-    # "reflect" as SciPy and dask mean it: the edge pixel is repeated, d c b a | a b c d | d c b a
-    return np.pad(block, widths, mode="edge" if boundary == "nearest" else "symmetric")
 
 
 def apply(
@@ -270,7 +121,7 @@ def apply(
     mode = boundary if isinstance(boundary, str) else "value"
     haloed, windows = _haloed(inputs, halo_yx, with_source=mode == "source")
     first = inputs[0]
-    step = _Step(
+    step = FunctionStep(
         func=func,
         kwargs=dict(kwargs or {}),
         windows=windows,
@@ -318,7 +169,7 @@ def _halo(overlap: Any) -> tuple[int, int]:
     return int(pair[0]), int(pair[1])
 
 
-def _due(dtype: Any, bands: Any, outputs: int) -> tuple[_Output, ...]:
+def _due(dtype: Any, bands: Any, outputs: int) -> tuple[DueOutput, ...]:
     if isinstance(outputs, bool) or not isinstance(outputs, int) or outputs < 1:
         raise OptionError(f"outputs={outputs!r} must be the number of arrays the function returns")
     dtypes = list(dtype) if isinstance(dtype, list | tuple) else [dtype] * outputs
@@ -334,7 +185,7 @@ def _due(dtype: Any, bands: Any, outputs: int) -> tuple[_Output, ...]:
         raise OptionError(f"bands={bands!r} must be the number of bands that the function returns")
     try:
         return tuple(
-            _Output(bands=None if count is None else int(count), dtype=None if kind is None else np.dtype(kind))
+            DueOutput(bands=None if count is None else int(count), dtype=None if kind is None else np.dtype(kind))
             for kind, count in zip(dtypes, counts, strict=True)
         )
     except TypeError as error:
@@ -426,7 +277,7 @@ def exchange(data: da.Array, halo_yx: tuple[int, int]) -> da.Array:
     return exchange_halos(data, depth={0: 0, **depth}, boundary={0: "none", 1: "none", 2: "none"}, allow_rechunk=False)
 
 
-def _probed(step: _Step, haloed: Sequence[da.Array]) -> _Step:
+def _probed(step: FunctionStep, haloed: Sequence[da.Array]) -> FunctionStep:
     """The step with dtype and band count of each output as its smallest block shows them."""
     rows, cols = step.windows.chunks_yx
     row, col = int(np.argmin(rows)), int(np.argmin(cols))
@@ -434,11 +285,11 @@ def _probed(step: _Step, haloed: Sequence[da.Array]) -> _Step:
     blocks = da.compute(*[array.blocks[0, row, col] for array in haloed])
     returned = step(*blocks, block_id=(0, row, col))
     results = returned if step.several else (returned,)
-    outputs = tuple(_Output(bands=result.shape[0], dtype=result.dtype) for result in results)
+    outputs = tuple(DueOutput(bands=result.shape[0], dtype=result.dtype) for result in results)
     return replace(step, outputs=outputs)
 
 
-def _results(step: _Step, haloed: Sequence[da.Array]) -> list[da.Array]:
+def _results(step: FunctionStep, haloed: Sequence[da.Array]) -> list[da.Array]:
     """One array for each output, from one layer that runs the function."""
     token = tokenize(step, *[array.name for array in haloed])
     chunks = [((one.bands,), *step.windows.chunks_yx) for one in step.outputs]
@@ -451,20 +302,10 @@ def _results(step: _Step, haloed: Sequence[da.Array]) -> list[da.Array]:
     )
     return [
         da.map_blocks(
-            _Pick(number), together, chunks=chunks[number], dtype=meta.dtype, meta=meta, name=f"output-{number}-{token}"
+            Pick(number), together, chunks=chunks[number], dtype=meta.dtype, meta=meta, name=f"output-{number}-{token}"
         )
         for number, meta in enumerate(metas)
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Pick:
-    """One of the arrays in a tuple of them."""
-
-    number: int
-
-    def __call__(self, together: tuple[NDArray[Any], ...]) -> NDArray[Any]:
-        return together[self.number]
 
 
 def _kept(first: Raster, result: da.Array) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -478,8 +319,3 @@ def _kept(first: Raster, result: da.Array) -> tuple[dict[str, Any], dict[str, An
         tags = {key: value for key, value in kept.items() if not str(key).startswith(DERIVED_TAG_PREFIXES)}
         return {**attrs, **tags}, encoding
     return {key: value for key, value in metadata.tags.items() if key == "AREA_OR_POINT"}, {}
-
-
-def function_name(func: Callable[..., Any]) -> str:
-    """What messages and the dashboard call a function."""
-    return str(getattr(func, "__name__", type(func).__name__)).strip("<>")
