@@ -148,11 +148,13 @@ def test_no_larger_than_gdals(engine: str, tmp_path: Path) -> None:
         (pixels((1, 1536, 1024), "float32"), "lzw"),
     ):
         level = {"zstd": 9, "deflate": 6}.get(compress)
-        data = raster(da.from_array(values, chunks=(len(values), 1024, 1024)))
-        dr.write_raster(data, tmp_path / "out.tif", driver="COG", compress=compress, level=level, **QUIET)
-        check_cog(tmp_path / "out.tif")
         theirs = gdals_cog(values, tmp_path, compress=compress, predictor="YES")
-        assert (tmp_path / "out.tif").stat().st_size <= 1.05 * theirs, (compress, values.dtype)
+        image = dr.open_raster(tmp_path / "plain.tif", chunks=1024)
+        dr.write_raster(image, tmp_path / "out.tif", driver="COG", compress=compress, level=level, **QUIET)
+        check_cog(tmp_path / "out.tif")
+        # With several processes the header ends with its page.
+        most = 1.05 * theirs + (4096 if engine == "client" else 0)
+        assert (tmp_path / "out.tif").stat().st_size <= most, (compress, values.dtype)
 
 
 def test_everything_is_in_before_closing(tmp_path: Path) -> None:

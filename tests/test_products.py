@@ -267,6 +267,11 @@ def test_classes_are_never_averaged(tmp_path: Path) -> None:
             check_levels(tmp_path / name, values, None, "nearest", 3)
             with pytest.raises(dr.OptionError, match="would make classes that are not there"):
                 dr.write_raster(raster(values), tmp_path / name, overview_resampling="average", **options, **QUIET)
+    dr.write_raster(raster(values), tmp_path / "classes.tif", thematic=True, **QUIET)
+    again = dr.open_raster(tmp_path / "classes.tif")
+    assert again.attrs["thematic"]
+    dr.write_raster(again, tmp_path / "values.tif", thematic=False, **QUIET)
+    assert "thematic" not in dr.open_raster(tmp_path / "values.tif").attrs
     with rasterio.open(tmp_path / "out.tif", overview_level=1) as dataset:
         assert dataset.colormap(1)[3] == (3, 0, 0, 255)
 

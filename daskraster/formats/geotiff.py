@@ -50,6 +50,7 @@ CLASSIC_NBYTES = 2**32  # classic TIFF has 32-bit addresses
 # Codecs may make noise larger than it was (LZW by up to half), and overviews add a third: BigTIFF well before either can matter.
 BIGTIFF_FROM_NBYTES = CLASSIC_NBYTES // 2
 GDAL_COMPRESSION = {"packbits": "PACKBITS", "lerc_deflate": "LERC_DEFLATE", "lerc_zstd": "LERC_ZSTD"}
+LAYER_TYPE = "LAYER_TYPE"  # the item by which GDAL's other formats say that pixels are classes
 REDUCED_RESOLUTION = (1).to_bytes(4, "little")  # NewSubfileType of an overview
 EMPTY_METADATA = b"<GDALMetadata></GDALMetadata>\0"
 # No float64 and no 64-bit integer has a longer text than -2.2250738585072014e-308.
@@ -380,8 +381,11 @@ def _describe(dataset: Any, metadata: RasterMetadata) -> None:
     for number, band in enumerate(bands, 1):
         if band.name:
             dataset.set_band_description(number, band.name)
-        if band.tags:
-            dataset.update_tags(number, **band.tags)
+        tags = {key: text for key, text in band.tags.items() if key != LAYER_TYPE}
+        if band.thematic:
+            tags[LAYER_TYPE] = "thematic"
+        if tags:
+            dataset.update_tags(number, **tags)
         if band.colormap:
             dataset.write_colormap(number, dict(band.colormap))
     if metadata.gcps and not metadata.has_transform:
