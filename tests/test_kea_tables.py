@@ -20,7 +20,9 @@ from tests.kea_files import reference
 @pytest.fixture
 def empty(tmp_path: Path) -> Path:
     path = tmp_path / "a.kea"
-    dr.write_raster(xr.DataArray(np.zeros((2, 5, 6), "u2"), dims=("band", "y", "x")), path, progress=False)
+    dr.write_raster(
+        xr.DataArray(np.zeros((2, 5, 6), "u2"), dims=("band", "y", "x")), path, statistics=False, progress=False
+    )
     return path
 
 
