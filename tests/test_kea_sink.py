@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import daskraster as dr
 from daskraster.errors import OptionError, RasterWriteError
+from daskraster.formats.kea_columns import Neighbours
 from daskraster.formats.kea_sink import kea_sink
 from daskraster.formats.kea_source import describe
 from daskraster.grid import Window
@@ -178,6 +179,50 @@ def test_thematic_with_colours_and_table(tmp_path: Path) -> None:
     assert written["Red"].tolist() == [0, 10, 40]
     dr.write_raster(again, tmp_path / "c.kea", attribute_table=tmp_path / "b.kea", statistics=False, progress=False)
     assert list(dr.read_attribute_table(tmp_path / "c.kea").columns) == ["Class", "Red", "Green", "Blue", "Alpha"]
+
+
+def test_a_table_with_neighbours_is_carried_over(tmp_path: Path) -> None:
+    table = pd.DataFrame({"a": range(5)})
+    table.attrs["neighbours"] = Neighbours([np.array([(row + 1) % 5]) for row in range(5)])
+    image = array(pixels((1, 4, 4), "uint8"))
+    dr.write_raster(image, tmp_path / "a.kea", attribute_table=table, progress=False)
+    dr.write_raster(image, tmp_path / "b.kea", attribute_table=tmp_path / "a.kea", progress=False)
+    again = dr.read_attribute_table(tmp_path / "b.kea")
+    pd.testing.assert_frame_equal(again, table, check_flags=False)
+    assert again.attrs["neighbours"] == table.attrs["neighbours"]
+
+
+@pytest.mark.parametrize("red", ["Red", "Rot"])
+def test_colours_asked_for_win_over_the_tables(red: str, tmp_path: Path) -> None:
+    table = pd.DataFrame({red: [1, 2], "Class": ["a", "b"], "Green": [3, 4], "Blue": [5, 6], "Alpha": [7, 8]})
+    table.attrs["usages"] = {red: "Red"}
+    image = array(np.zeros((1, 3, 3), "uint8"))
+    asked = {0: (10, 20, 30, 40), 1: (50, 60, 70, 80)}
+
+    def written(image: xr.DataArray, **options: Any) -> tuple[Any, pd.DataFrame]:
+        path = tmp_path / "a.kea"
+        dr.write_raster(image, path, attribute_table=table, statistics=False, progress=False, **options)
+        return dr.open_raster(path).attrs.get("colormap"), dr.read_attribute_table(path)
+
+    colors, again = written(image, colormap=asked)
+    assert colors == asked
+    assert list(again.columns) == list(table.columns)
+    assert sorted(again.attrs["usages"].values()) == ["Alpha", "Blue", "Generic", "Green", "Red"]
+    # What the array brought along only fills in.
+    assert written(array(image.values, colormap=asked))[0] == {0: (1, 3, 5, 7), 1: (2, 4, 6, 8)}
+    assert list(written(image, colormap={})[1].columns) == ["Class"]
+
+
+def test_a_name_alone_makes_no_colour(tmp_path: Path) -> None:
+    table = pd.DataFrame({"Red": ["x", "y"]})
+    table.attrs["usages"] = {"Red": "Generic"}
+    asked = {0: (10, 20, 30, 40), 1: (50, 60, 70, 80)}
+    image = array(np.zeros((1, 3, 3), "uint8"), colormap=asked)
+    dr.write_raster(image, tmp_path / "a.kea", attribute_table=table, progress=False)
+    assert dr.open_raster(tmp_path / "a.kea").attrs["colormap"] == asked
+    again = dr.read_attribute_table(tmp_path / "a.kea")
+    assert again["Red"].tolist() == ["x", "y"]
+    assert again.attrs["usages"]["Red_"] == "Red"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskraster.errors import DaskRasterError, RasterFormatError, RasterNotFoundError, RasterReadError
-from daskraster.formats.kea_heap import check_heaps, read_text
+from daskraster.formats.kea_heap import read_text
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 VERSIONS = ("1.0", "1.1", "2.0")
@@ -149,16 +149,6 @@ class KeaFile:
                 if dataset.dtype.kind in "OS" and dataset.size == 1:
                     texts[str(key)] = self.text(f"{name}/{key}")
         return texts
-
-    def check_heaps(self) -> None:
-        """Before texts of tables are left to HDF5: see `daskraster.formats.kea_heap`.
-
-        Raises
-        ------
-        ValueError
-            A heap is damaged.
-        """
-        check_heaps(self.raw)
 
     def error(self, what: str) -> RasterFormatError:
         """An error about the item under way."""

@@ -29,6 +29,7 @@ from daskraster.blocks.shuffle import shuffle
 from daskraster.blocks.tiling import TileArray, overview_levels
 from daskraster.errors import OptionError, RasterFormatError
 from daskraster.files import Buffer, writable_target
+from daskraster.formats.kea_columns import KINDS, VLEN_TEXT, has_colors, with_colormap, without_counts
 from daskraster.formats.kea_index import END_OF_FILE_POSITION, NODE_ALIGN, chunk_tree, root_positions
 from daskraster.formats.kea_layout import (
     COLORS,
@@ -41,16 +42,7 @@ from daskraster.formats.kea_layout import (
     open_kea,
 )
 from daskraster.formats.kea_statistics import store_statistics
-from daskraster.formats.kea_tables import (
-    CHUNK_ROWS,
-    COLOR_COLUMNS,
-    KINDS,
-    VLEN_TEXT,
-    read_attribute_table,
-    store_table,
-    with_colormap,
-    without_counts,
-)
+from daskraster.formats.kea_tables import CHUNK_ROWS, check_table, read_attribute_table, store_table
 from daskraster.formats.kea_texts import write_text, write_texts
 from daskraster.formats.tiles import TileSink
 from daskraster.metadata import BandMetadata, RasterMetadata, without_derived
@@ -190,8 +182,7 @@ def kea_sink(target: Path, metadata: RasterMetadata, options: WriteOptions) -> K
     )
     # Whether it can be written shows before anything is computed.
     for table in sink.tables.values():
-        with h5py.File(uuid.uuid4().hex, "w", driver="core", backing_store=False) as file:
-            store_table(file.create_group("ATT"), table.iloc[:0])
+        check_table(table)
     return sink
 
 
@@ -231,8 +222,12 @@ def _tables(metadata: RasterMetadata, options: WriteOptions) -> dict[int, pd.Dat
                 f"attribute_table= takes a DataFrame, the path of a KEA file, or {{band: DataFrame}}, not a {type(table).__name__}"
             )
     for number, band in enumerate(metadata.bands, 1):
-        if band.colormap and not set(COLOR_COLUMNS) & set(tables.get(number, pd.DataFrame()).columns):
-            tables[number] = with_colormap(tables.get(number), band.colormap)
+        present = tables.get(number)
+        # Colours asked for win over the table's own; those the array brought along only fill in.
+        if (present is not None and options.colormap is not None) or (
+            band.colormap and (present is None or not has_colors(present))
+        ):
+            tables[number] = with_colormap(present, band.colormap or {})
     return tables
 
 

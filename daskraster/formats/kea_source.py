@@ -20,6 +20,7 @@ from daskraster.errors import OptionError, RasterFormatError, RasterReadError
 from daskraster.formats import tilecache
 from daskraster.formats.gdal_handles import quiet_gdal, token_of
 from daskraster.formats.kea_chunks import chunk_table, read_by_hdf5, tile_rows_cols, windows_of_rows
+from daskraster.formats.kea_heap import check_references
 from daskraster.formats.kea_layout import (
     COLORS,
     OFFSET_ITEM,
@@ -331,8 +332,9 @@ def _code(kea: KeaFile, item: str) -> int:
 def _gcps(kea: KeaFile) -> tuple[tuple[str, str, float, float, float, float, float], ...]:
     if not kea.has("GCPS/GCPS"):
         return ()
-    kea.check_heaps()
-    points = np.asarray(kea.dataset("GCPS/GCPS")[()])
+    dataset = kea.dataset("GCPS/GCPS")
+    check_references(kea.raw, dataset)
+    points = np.asarray(dataset[()])
     fields = [points[f"DF_{name}"].astype(float).tolist() for name in ("PIXEL", "LINE", "X", "Y", "Z")]
     ids, infos = ([decode(text) for text in points[f"PSZ_{name}"]] for name in ("ID", "INFO"))
     return tuple(zip(ids, infos, *fields, strict=True))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from daskraster.blocks.results import BandStatistics, Histogram, histogram_items, metadata_items
 from daskraster.formats.kea_layout import band_item, open_kea
-from daskraster.formats.kea_tables import read_attribute_table, write_attribute_table
+from daskraster.formats.kea_tables import read_attribute_table, store_table
 from daskraster.formats.kea_texts import write_texts
 from daskraster.metadata import BandMetadata
 
@@ -25,26 +25,35 @@ def store_statistics(path: Path, statistics: Sequence[BandStatistics], bands: Se
     RasterFormatError
         HDF5 cannot change the file.
     """
+    tables = {
+        number: table
+        for number, of_band in enumerate(statistics, 1)
+        if of_band.histogram is not None
+        and (table := _with_histogram(read_attribute_table(path, number), of_band.histogram)) is not None
+    }
+    # In place: the file is not published yet, and its descriptors must stay those of this file.
     with open_kea(str(path), "r+") as kea:
         for number, (of_band, band) in enumerate(zip(statistics, bands, strict=True), 1):
             items = {**metadata_items(of_band), **histogram_items(of_band, band.nodata)}
             write_texts(kea.group(band_item(number, "METADATA")), items)
-    for number, of_band in enumerate(statistics, 1):
-        if of_band.histogram is not None:
-            _store_histogram(path, number, of_band.histogram)
+            if number in tables:
+                store_table(kea.group(band_item(number, "ATT")), tables[number])
 
 
-def _store_histogram(path: Path, band: int, histogram: Histogram) -> None:
-    """One row a bin. Rows of a table with other columns are pixel values: there the histogram goes only where its bins are those."""
-    table = read_attribute_table(path, band)
+def _with_histogram(table: pd.DataFrame, histogram: Histogram) -> pd.DataFrame | None:
+    """A table with one row a bin; None where it has no place for them.
+
+    Rows of a table with other columns are pixel values: there the histogram goes only where its bins are those. Rows are added
+    where it has fewer, but not to a table with neighbours, which would be wrong then.
+    """
     of_values = histogram.function == "direct" and histogram.minimum == 0
-    if len(table.columns) and not of_values:
-        return
     counts = np.array(histogram.counts, np.float64)
     rows = max(len(table), len(counts))
+    if len(table.columns) and (not of_values or (rows > len(table) and "neighbours" in table.attrs)):
+        return None
     table = _with_rows(table, rows)
     table[HISTOGRAM] = np.pad(counts, (0, rows - len(counts)))
-    write_attribute_table(path, table, band)
+    return table
 
 
 def _with_rows(table: pd.DataFrame, rows: int) -> pd.DataFrame:

@@ -7,8 +7,9 @@ of which dataset has which name, use and place in the table.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -16,11 +17,25 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from daskraster.errors import OptionError
-from daskraster.formats.kea_layout import KeaFile, band_item, decode, open_kea
+from daskraster.errors import OptionError, RasterWriteError
+from daskraster.files import PartialFile
+from daskraster.formats.kea_columns import (
+    COLOR_COLUMNS,
+    KINDS,
+    MAX_COLORS,
+    PANDAS_TYPE,
+    VLEN_TEXT,
+    Column,
+    Field,
+    Neighbours,
+    Stored,
+    prepared,
+    usages_of,
+)
+from daskraster.formats.kea_heap import check_references
+from daskraster.formats.kea_layout import HDF5_ERRORS, KeaFile, band_item, decode, open_kea
 
 CHUNK_ROWS = 10000  # kealib's since 1.6
-VLEN_TEXT = h5py.string_dtype("ascii")
 FIELD = np.dtype(
     {
         "names": ["NAME", "INDEX", "USAGE", "COLNUM"],
@@ -29,77 +44,8 @@ FIELD = np.dtype(
         "itemsize": 32,
     }
 )
-# In the order of ATT/HEADER/SIZE.
-KINDS: dict[str, np.dtype[Any]] = {
-    "BOOL": np.dtype("<i1"),
-    "INT": np.dtype("<i8"),
-    "FLOAT": np.dtype("<f8"),
-    "STRING": np.dtype([("STRING", VLEN_TEXT)]),
-}
-COLOR_COLUMNS = ("Red", "Green", "Blue", "Alpha")
-USAGE_OF_NAME = {"Histogram": "PixelCount", **{name: name for name in COLOR_COLUMNS}}
-KIND_OF_USAGE = {"PixelCount": "FLOAT", **dict.fromkeys(COLOR_COLUMNS, "INT")}
-PANDAS_TYPE = {"BOOL": "bool", "INT": "int64", "FLOAT": "float64", "STRING": "str"}
-MAX_COLORS = 65536  # pixel values of the types that can have a colour table
-
-
-class Neighbours:
-    """For each row of a table the rows of the regions that touch it: ``neighbours[row]`` is an array of row numbers.
-
-    Immutable. Kept in ``table.attrs["neighbours"]``; pandas copies attrs with every operation, so a copy is the object itself.
-    """
-
-    def __init__(self, rows: Sequence[NDArray[Any]]) -> None:
-        lengths = [len(row) for row in rows]
-        self._stops = np.cumsum(lengths, dtype=np.int64)
-        self._values = np.concatenate([np.asarray(row, np.uint64) for row in rows]) if rows else np.empty(0, np.uint64)
-        self._values.flags.writeable = False
-
-    def __len__(self) -> int:
-        return len(self._stops)
-
-    def __getitem__(self, row: int) -> NDArray[np.uint64]:
-        if not 0 <= row < len(self):
-            raise IndexError(f"row {row} of {len(self)}")
-        return self._values[int(self._stops[row - 1]) if row else 0 : int(self._stops[row])]
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Neighbours):
-            return NotImplemented
-        return np.array_equal(self._stops, other._stops) and np.array_equal(self._values, other._values)
-
-    def __hash__(self) -> int:
-        return hash((len(self._stops), len(self._values)))
-
-    def __copy__(self) -> Neighbours:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Neighbours:
-        return self
-
-    def __repr__(self) -> str:
-        return f"<neighbours of {len(self)} rows>"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Field:
-    """Where a column is stored."""
-
-    name: str
-    kind: str
-    index: int
-    usage: str
-    number: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Column:
-    """A column ready to be stored."""
-
-    name: str
-    kind: str
-    usage: str
-    values: NDArray[Any]
+MAX_CHUNK_ROWS = 1 << 20
+FILTERS: dict[str, Any] = {"shuffle": True, "compression": "gzip", "compression_opts": 1}
 
 
 def read_attribute_table(path: str | os.PathLike[str], band: int = 1) -> pd.DataFrame:
@@ -128,32 +74,26 @@ def read_attribute_table(path: str | os.PathLike[str], band: int = 1) -> pd.Data
     """
     with open_kea(os.fspath(path)) as kea:
         _check_band(kea, band)
-        rows, fields = _fields(kea, band)
-        columns = {
-            field.name: pd.Series(_read_column(kea, band, field, rows), dtype=PANDAS_TYPE[field.kind])
-            for field in fields
-        }
-        table = pd.DataFrame(columns, index=pd.RangeIndex(rows))
-        table.attrs["usages"] = {field.name: field.usage for field in fields}
-        neighbours = band_item(band, "ATT/NEIGHBOURS/NEIGHBOURS")
-        if kea.has(neighbours):
-            table.attrs["neighbours"] = Neighbours(list(kea.dataset(neighbours)[()]))
-    return table
+        return _read_table(kea, band)
 
 
 def write_attribute_table(
     path: str | os.PathLike[str], table: pd.DataFrame, band: int = 1, *, keep_columns: bool = False
 ) -> None:
-    """Write the attribute table of a band into an existing KEA file, in place.
+    """Write the attribute table of a band into an existing KEA file.
+
+    Everything is checked first. Then a hidden copy beside the file is changed and renamed onto it: whatever happens, there is the
+    file as it was or the file with the new table.
 
     Parameters
     ----------
     path
-        A KEA file; it is changed in place, so keep a copy of what cannot be made again.
+        A KEA file; links are followed, its permissions stay. Its folder needs room for a second one meanwhile.
     table
         Row n belongs to pixel value n: the index is 0, 1, 2 ... Integers become int64, floats float64; text, missing text included, becomes
-        str. ``.attrs["usages"]`` says what columns are for; without it Histogram is a pixel count and Red, Green, Blue,
-        Alpha are colours. A pixel count is stored as float64, colours as int64, since other programs look for them there.
+        str, up to its first NUL. Objects that all are integers or all are bool count as such. ``.attrs["usages"]`` says what columns are
+        for; without it Histogram is a pixel count and Red, Green, Blue, Alpha are colours. A pixel count is stored as float64, colours as
+        int64, since other programs look for them there.
     band
         Its number, from 1.
     keep_columns
@@ -165,21 +105,48 @@ def write_attribute_table(
     OptionError
         No such band; an index that does not count rows; columns that cannot be stored; with ``keep_columns``, another number of rows.
     RasterNotFoundError, RasterFormatError
-        No such file; no KEA, damaged, or open elsewhere.
+        No such file; no KEA, damaged, or open elsewhere for writing.
+    RasterWriteError
+        The file or its folder cannot be written to, or the disk has no room for the copy; the file is as it was.
 
     Notes
     -----
     HDF5 does not give back the room of a table that was replaced until the file is repacked.
+    Hard links to the old file stay with the old content, and so do programs that have it open.
     """
     path = os.fspath(path)
-    columns = _prepared(table)
-    if keep_columns:
-        table = _joined(read_attribute_table(path, band), table)
-        columns = _prepared(table)
-    with open_kea(path, "r+") as kea:
+    stored = None if keep_columns else prepared(table)
+    with open_kea(path) as kea:
         _check_band(kea, band)
-        kea.item = band_item(band, "ATT")
-        _store(kea.file.require_group(kea.item), columns, len(table), table.attrs.get("neighbours"))
+        fields: list[Field] | None = None
+        if stored is None:
+            old_rows, old = _fields(kea, band)
+            if old and isinstance(table, pd.DataFrame) and old_rows != len(table):
+                raise OptionError(f"keep_columns=True: the file's table has {old_rows} rows, the new one {len(table)}")
+            stored = prepared(table, {field.name: field.usage for field in old})
+            fields = _fields_replaced(kea, band, old, stored)
+            if fields is None:
+                stored = prepared(_joined(_read_table(kea, band), table))
+        # Held open meanwhile, so that nobody changes what is being copied; no longer, as Windows renames onto no open file.
+        partial = _changed_copy(Path(path), band, stored, fields)
+    try:
+        partial.path.chmod(partial.mode)
+        partial.path.replace(partial.target)
+    except OSError as error:
+        raise RasterWriteError(f"cannot replace {path}: {error.strerror or error}; it is as it was") from error
+    finally:
+        partial.discard()
+
+
+def check_table(table: pd.DataFrame) -> None:
+    """Check that a table can be stored, every value of it.
+
+    Raises
+    ------
+    OptionError
+        It cannot; with column and row.
+    """
+    prepared(table)
 
 
 def store_table(attributes: h5py.Group, table: pd.DataFrame) -> None:
@@ -190,7 +157,7 @@ def store_table(attributes: h5py.Group, table: pd.DataFrame) -> None:
     OptionError
         The table cannot be stored.
     """
-    _store(attributes, _prepared(table), len(table), table.attrs.get("neighbours"))
+    _store(attributes, prepared(table), None)
 
 
 def read_colormap(kea: KeaFile, band: int) -> dict[int, tuple[int, int, int, int]] | None:
@@ -204,46 +171,25 @@ def read_colormap(kea: KeaFile, band: int) -> dict[int, tuple[int, int, int, int
     return {value: (entry[0], entry[1], entry[2], entry[3]) for value, entry in enumerate(entries)}
 
 
-def with_colormap(table: pd.DataFrame | None, colormap: Any) -> pd.DataFrame:
-    """A table with a colour table in its colour columns; rows are added where there is no table, colours beyond its rows are dropped."""
-    rows = max(colormap) + 1 if table is None else len(table)
-    colors = np.zeros((rows, 4), np.int64)
-    for value, entry in colormap.items():
-        if 0 <= value < rows:
-            colors[value] = entry
-    result = pd.DataFrame(index=pd.RangeIndex(rows)) if table is None else table.copy()
-    for number, name in enumerate(COLOR_COLUMNS):
-        result[name] = colors[:, number]
-    return result
-
-
-def without_counts(table: pd.DataFrame) -> pd.DataFrame:
-    """A table for other pixels: the columns that count pixels are left out."""
-    usages = table.attrs.get("usages", {})
-    counts = [name for name in table.columns if usages.get(name, USAGE_OF_NAME.get(name)) == "PixelCount"]
-    return table.drop(columns=counts)
-
-
 def _check_band(kea: KeaFile, band: int) -> None:
     count = int(kea.numbers("HEADER/NUMBANDS", 1)[0])
     if not 1 <= band <= count:
         raise OptionError(f"band={band}: {kea.path} has bands 1 to {count}")
 
 
-def _fields(kea: KeaFile, band: int) -> tuple[int, list[_Field]]:
+def _fields(kea: KeaFile, band: int) -> tuple[int, list[Field]]:
     """Number of rows, and the columns in their order."""
     size = band_item(band, "ATT/HEADER/SIZE")
     if not kea.has(size):
         return 0, []
     rows = int(kea.numbers(size, 1 + len(KINDS))[0])
-    if rows:
-        kea.check_heaps()
-    found: list[_Field] = []
+    found: list[Field] = []
     for kind in KINDS:
         item = band_item(band, f"ATT/HEADER/{kind}_FIELDS")
         if kea.has(item):
+            check_references(kea.raw, kea.dataset(item))
             found += [
-                _Field(
+                Field(
                     name=decode(field["NAME"]),
                     kind=kind,
                     index=int(field["INDEX"]),
@@ -257,7 +203,25 @@ def _fields(kea: KeaFile, band: int) -> tuple[int, list[_Field]]:
     return rows, sorted(found, key=lambda field: field.number)
 
 
-def _read_column(kea: KeaFile, band: int, field: _Field, rows: int) -> Any:
+def _read_table(kea: KeaFile, band: int) -> pd.DataFrame:
+    """See `read_attribute_table`."""
+    rows, fields = _fields(kea, band)
+    if rows and any(field.kind == "STRING" for field in fields):
+        check_references(kea.raw, kea.dataset(band_item(band, "ATT/DATA/STRING")))
+    columns = {
+        field.name: pd.Series(_read_column(kea, band, field, rows), dtype=PANDAS_TYPE[field.kind]) for field in fields
+    }
+    table = pd.DataFrame(columns, index=pd.RangeIndex(rows))
+    table.attrs["usages"] = {field.name: field.usage for field in fields}
+    neighbours = band_item(band, "ATT/NEIGHBOURS/NEIGHBOURS")
+    if kea.has(neighbours):
+        dataset = kea.dataset(neighbours)
+        check_references(kea.raw, dataset)
+        table.attrs["neighbours"] = Neighbours(list(dataset[()]))
+    return table
+
+
+def _read_column(kea: KeaFile, band: int, field: Field, rows: int) -> Any:
     dataset = kea.dataset(band_item(band, f"ATT/DATA/{field.kind}"))
     if dataset.ndim != 2 or rows > dataset.shape[0] or field.index >= dataset.shape[1]:
         raise kea.error(f"its shape {dataset.shape} has no column {field.index} of {rows} rows for {field.name!r}")
@@ -265,121 +229,150 @@ def _read_column(kea: KeaFile, band: int, field: _Field, rows: int) -> Any:
     return [decode(text) for text in values["STRING"]] if field.kind == "STRING" else values
 
 
-def _prepared(table: pd.DataFrame) -> list[_Column]:
-    """The columns as they are stored, checked."""
-    if not isinstance(table, pd.DataFrame):
-        raise OptionError(f"an attribute table is a pandas.DataFrame, not a {type(table).__name__}")
-    if not table.index.equals(pd.RangeIndex(len(table))):
-        raise OptionError(
-            "the rows of an attribute table belong to the pixel values 0, 1, 2 ..., so its index must count them: "
-            "use table.reindex(range(n)) to fill up rows, or reset_index(drop=True) where the order is right"
-        )
-    names = [str(name) for name in table.columns]
-    if len(set(names)) < len(names):
-        raise OptionError(f"an attribute table has columns of different names, not {names}")
-    usages = table.attrs.get("usages", {})
-    columns: list[_Column] = []
-    for position, name in enumerate(names):
-        usage = str(usages.get(name, USAGE_OF_NAME.get(name, "Generic")))
-        kind, values = _stored(name, table.iloc[:, position], KIND_OF_USAGE.get(usage))
-        columns.append(_Column(name=name, kind=kind, usage=usage, values=values))
-    neighbours = table.attrs.get("neighbours")
-    if neighbours is not None and len(neighbours) != len(table):
-        raise OptionError(
-            f"neighbours of {len(neighbours)} rows do not fit a table of {len(table)}: remove table.attrs['neighbours']"
-        )
-    return columns
-
-
-def _stored(name: str, column: pd.Series[Any], wanted: str | None) -> tuple[str, NDArray[Any]]:
-    """Kind and values of a column; ``wanted`` is the kind its usage asks for."""
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(column.cat.categories.dtype)
-    numeric = pd.api.types.is_numeric_dtype(column.dtype)
-    if numeric and not column.hasnans and pd.api.types.is_bool_dtype(column.dtype) and wanted is None:
-        return "BOOL", column.to_numpy(dtype=np.int8)
-    if numeric and (wanted == "FLOAT" or (wanted is None and pd.api.types.is_float_dtype(column.dtype))):
-        return "FLOAT", column.to_numpy(dtype=np.float64, na_value=np.nan)
-    if numeric and not column.hasnans:
-        values = column.to_numpy()
-        if values.dtype.kind in "iub" and (values.size == 0 or int(values.max()) <= np.iinfo(np.int64).max):
-            return "INT", values.astype(np.int64)
-        if values.dtype.kind == "f" and np.all(values == np.floor(values)):
-            return "INT", values.astype(np.int64)
-    if not numeric and wanted is None:
-        texts = np.array(
-            ["" if missing else text for text, missing in zip(column, column.isna(), strict=True)], dtype=object
-        )
-        if all(isinstance(text, str) for text in texts):
-            return "STRING", texts
-    raise OptionError(
-        f"column {name!r} of {column.dtype} cannot be stored{'' if wanted is None else f' as {PANDAS_TYPE[wanted]}, which its usage asks for'}; "
-        "a KEA attribute table holds int64 and bool without gaps, float64, and str"
-    )
-
-
 def _joined(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
-    """The columns of ``old``, replaced and added to by those of ``new``."""
-    if len(old.columns) and len(old) != len(new):
-        raise OptionError(f"keep_columns=True: the file's table has {len(old)} rows, the new one {len(new)}")
+    """The columns of ``old``, replaced and added to by those of ``new``, with a usage for each."""
+    usages = {
+        **old.attrs["usages"],
+        **dict(zip(map(str, new.columns), usages_of(new, old.attrs["usages"]), strict=True)),
+    }
     result = (
         old.reindex(new.index).assign(**{str(name): new[name] for name in new.columns}) if len(new.columns) else old
     )
-    result.attrs = {**old.attrs, **new.attrs, "usages": {**old.attrs["usages"], **new.attrs.get("usages", {})}}
-    for name in new.columns:
-        if name not in new.attrs.get("usages", {}) and name not in old.columns:
-            result.attrs["usages"].pop(str(name), None)
+    result.attrs = {**old.attrs, **new.attrs, "usages": usages}
     return result
 
 
-def _store(attributes: h5py.Group, columns: list[_Column], rows: int, neighbours: Neighbours | None) -> None:
-    """Replace the table in a band's group ATT."""
+def _fields_of(columns: Sequence[Column]) -> list[Field]:
+    """Where the columns of a table go that is written whole."""
+    counts = dict.fromkeys(KINDS, 0)
+    fields: list[Field] = []
+    for number, column in enumerate(columns):
+        fields.append(
+            Field(name=column.name, kind=column.kind, index=counts[column.kind], usage=column.usage, number=number)
+        )
+        counts[column.kind] += 1
+    return fields
+
+
+def _fields_replaced(kea: KeaFile, band: int, old: Sequence[Field], stored: Stored) -> list[Field] | None:
+    """Where all columns are once those of ``stored`` are replaced or added, each on its own, the others left where they are.
+
+    None where the whole table must be written anew: a column changes its kind, or the file's columns are not as kealib lays them out.
+    """
+    fields = {field.name: field for field in old}
+    counts = {kind: sum(field.kind == kind for field in old) for kind in KINDS}
+    if not old or [field.number for field in old] != list(range(len(old))):
+        return None
+    for kind in {column.kind for column in stored.columns}:
+        indices = sorted(field.index for field in old if field.kind == kind)
+        item = band_item(band, f"ATT/DATA/{kind}")
+        if not kea.has(item) and not counts[kind]:
+            continue
+        dataset = kea.dataset(item)
+        if (
+            indices != list(range(counts[kind]))
+            or dataset.shape != (stored.rows, counts[kind])
+            or dataset.maxshape[1] is not None
+            or dataset.dtype != KINDS[kind]
+        ):
+            return None
+    for column in stored.columns:
+        present = fields.get(column.name)
+        if present is not None and present.kind != column.kind:
+            return None
+        index = counts[column.kind] if present is None else present.index
+        number = len(fields) if present is None else present.number
+        counts[column.kind] += present is None
+        fields[column.name] = Field(name=column.name, kind=column.kind, index=index, usage=column.usage, number=number)
+    return list(fields.values())
+
+
+def _changed_copy(path: Path, band: int, stored: Stored, fields: list[Field] | None) -> PartialFile:
+    """A hidden copy of a file beside it, with the new table, safe on the disk.
+
+    HDF5 may crash the process where a disk is full when it closes a file, so the room is looked at before.
+    """
+    if not os.access(path, os.W_OK):
+        raise RasterWriteError(f"cannot write {path}: no permission")
+    partial = PartialFile.create(path, b"")
+    try:
+        due = partial.target.stat().st_size + stored.nbytes
+        free = shutil.disk_usage(partial.target.parent).free
+        if free < due:
+            raise RasterWriteError(
+                f"cannot write the attribute table of {path}: a copy with it needs {due:,} bytes, {partial.target.parent} has {free:,} free"
+            )
+        shutil.copyfile(partial.target, partial.path)
+        with h5py.File(partial.path, "r+", locking="best-effort") as file:
+            _store(file.require_group(band_item(band, "ATT")), stored, fields)
+        with open(partial.path, "r+b") as changed:
+            os.fsync(changed.fileno())
+    except RasterWriteError:
+        partial.discard()
+        raise
+    except HDF5_ERRORS as error:
+        partial.discard()
+        raise RasterWriteError(f"cannot write the attribute table of {path}, which is as it was: {error}") from error
+    except BaseException:
+        partial.discard()
+        raise
+    return partial
+
+
+def _store(attributes: h5py.Group, stored: Stored, fields: Sequence[Field] | None) -> None:
+    """Put a table into a band's group ATT; ``fields`` says where, None that it replaces the table that is there."""
     data, header, regions = (attributes.require_group(name) for name in ("DATA", "HEADER", "NEIGHBOURS"))
     chunk = int(header["CHUNKSIZE"][0]) if "CHUNKSIZE" in header else CHUNK_ROWS
-    filters: dict[str, Any] = {"shuffle": True, "compression": "gzip", "compression_opts": 1}
+    chunk = chunk if 1 <= chunk <= MAX_CHUNK_ROWS else CHUNK_ROWS
+    if fields is None:
+        fields = _fields_of(stored.columns)
+        for group, name in [(data, kind) for kind in KINDS] + [(header, f"{kind}_FIELDS") for kind in KINDS]:
+            _remove(group, name)
+        _remove(regions, "NEIGHBOURS")
+    columns = {column.name: column for column in stored.columns}
     counts: list[int] = []
-    for kind, dtype in KINDS.items():
-        for group, name in ((data, kind), (header, f"{kind}_FIELDS")):
-            if name in group:
-                del group[name]
-        chosen = [(number, column) for number, column in enumerate(columns) if column.kind == kind]
+    for kind in KINDS:
+        chosen = sorted((field for field in fields if field.kind == kind), key=lambda field: field.index)
         counts.append(len(chosen))
-        if not chosen:
+        changed = [field for field in chosen if field.name in columns]
+        if not changed:
             continue
-        fields = [
-            (column.name.encode(), index, column.usage.encode(), number)
-            for index, (number, column) in enumerate(chosen)
-        ]
-        header.create_dataset(
-            f"{kind}_FIELDS", data=np.array(fields, FIELD), maxshape=(None,), chunks=(chunk,), **filters
-        )
-        values = data.create_dataset(
-            kind, (rows, len(chosen)), dtype, maxshape=(None, None), chunks=(chunk, 1), **_fill(kind), **filters
-        )
-        for index, (_, column) in enumerate(chosen):
-            if rows:
-                values[:, index] = _as_texts(column.values) if kind == "STRING" else column.values
+        _store_fields(header, kind, chosen, chunk)
+        values = _room(data, kind, (stored.rows, len(chosen)), chunk)
+        for field in changed if stored.rows else ():
+            values[:, field.index] = columns[field.name].values
     _set(header, "CHUNKSIZE", np.array([chunk], "<u8"))
-    _set(header, "SIZE", np.array([rows, *counts], "<u8"))
-    if "NEIGHBOURS" in regions:
-        del regions["NEIGHBOURS"]
-    if neighbours is not None and rows:
+    _set(header, "SIZE", np.array([stored.rows, *counts], "<u8"))
+    if stored.neighbours is not None and stored.rows:
+        _remove(regions, "NEIGHBOURS")
         vlen = h5py.vlen_dtype(np.dtype("<u8"))
-        dataset = regions.create_dataset("NEIGHBOURS", (rows,), vlen, maxshape=(None,), chunks=(chunk,), **filters)
-        lists = np.empty(rows, dtype=object)
-        lists[:] = [neighbours[row] for row in range(rows)]
-        dataset[...] = lists
+        dataset = regions.create_dataset(
+            "NEIGHBOURS", (stored.rows,), vlen, maxshape=(None,), chunks=(chunk,), **FILTERS
+        )
+        # Not dataset[...] = lists: h5py takes lists of one length for a two-dimensional array.
+        dataset.id.write(h5py.h5s.ALL, h5py.h5s.ALL, stored.neighbours, h5py.h5t.py_create(vlen))
 
 
-def _fill(kind: str) -> dict[str, Any]:
-    return {} if kind == "STRING" else {"fillvalue": 0}
+def _store_fields(header: h5py.Group, kind: str, fields: Sequence[Field], chunk: int) -> None:
+    """Replace the list of the columns of one kind."""
+    name = f"{kind}_FIELDS"
+    _remove(header, name)
+    entries = [(field.name.encode(), field.index, field.usage.encode(), field.number) for field in fields]
+    header.create_dataset(name, data=np.array(entries, FIELD), maxshape=(None,), chunks=(chunk,), **FILTERS)
 
 
-def _as_texts(values: NDArray[Any]) -> NDArray[Any]:
-    """Text as bytes: h5py refuses other than ASCII where the type says ASCII, as kealib's does."""
-    texts = np.empty(len(values), KINDS["STRING"])
-    texts["STRING"] = [text.split("\0")[0].encode() for text in values]
-    return texts
+def _room(data: h5py.Group, kind: str, shape: tuple[int, int], chunk: int) -> h5py.Dataset:
+    """The columns of one kind, new or with room for more."""
+    if kind in data:
+        data[kind].resize(shape)
+        return data[kind]
+    fill = {} if kind == "STRING" else {"fillvalue": 0}
+    return data.create_dataset(kind, shape, KINDS[kind], maxshape=(None, None), chunks=(chunk, 1), **fill, **FILTERS)
+
+
+def _remove(group: h5py.Group, name: str) -> None:
+    if name in group:
+        del group[name]
 
 
 def _set(group: h5py.Group, name: str, values: NDArray[Any]) -> None:

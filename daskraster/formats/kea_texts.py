@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import h5py
 
+from daskraster.formats.kea_columns import VLEN_TEXT
 from daskraster.formats.kea_layout import VIRTUAL_ITEMS
-from daskraster.formats.kea_tables import VLEN_TEXT
 
 
 def write_text(group: h5py.Group, name: str, text: str) -> None:
