@@ -76,7 +76,7 @@ def write(source: Path, target: Path, *, overlap: int = 0) -> None:
 
     with dask.config.set(scheduler="threads", num_workers=THREADS):
         result = dr.apply(lambda block: block + 1, dr.open_raster(source), overlap=overlap, dtype="int32", bands=1)
-        dr.write_raster(result, target, progress=False)
+        dr.write_raster(result, target, statistics=False, overviews=False, progress=False)
 
 
 def write_with_halo(source: Path, target: Path) -> None:

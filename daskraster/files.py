@@ -37,15 +37,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskraster.errors import RasterWriteError
+from daskraster.gaps import Gaps
 from daskraster.grid import round_up
-
-type Buffer = bytes | bytearray | memoryview | NDArray[np.uint8]
+from daskraster.positioned import Buffer, nbytes_of, read_at, sync_folder, write_all
 
 PAGE_NBYTES = 4096  # extents begin on pages, so that two machines never write the same one
 SIDECARS = (".aux.xml", ".ovr", ".msk")  # what GDAL would read beside a new file of the old name
-MAX_GAPS = 0.01  # share of a file with a front that may stay unused
 RESERVED = "reserve-"  # before the number of an extent of the reserve
-IOV_MAX = 1024  # buffers in one pwritev, POSIX's and Linux's limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +108,7 @@ class PartialFile:
             # Created with the umask's permissions to learn them, then private until published.
             mode = (target if target.exists() else path).stat().st_mode & 0o7777
             path.chmod(0o600)
-            _write_all(descriptor, [header], 0)
+            write_all(descriptor, [header], 0, target=target)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -152,19 +150,19 @@ class PartialFile:
     def patch(self, offset: int, content: bytes) -> None:
         """Overwrite bytes at ``offset``: what is only known at the end, in the header."""
         with _writer(self).descriptor() as descriptor:
-            _write_all(descriptor, [content], offset)
+            write_all(descriptor, [content], offset, target=self.target)
 
     def append_tail(self, content: bytes, *, align: int = 1) -> int:
         """Write ``content`` behind everything, aligned, and return its offset; after `close_gaps`, in one process only."""
         with _writer(self).descriptor() as descriptor:
             offset = round_up(os.fstat(descriptor).st_size, align)
-            _write_all(descriptor, [content], offset)
+            write_all(descriptor, [content], offset, target=self.target)
         return offset
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """Bytes of the partial file, as many as there are."""
         with _writer(self).descriptor() as descriptor:
-            return _read_at(descriptor, nbytes, offset)
+            return read_at(descriptor, nbytes, offset)
 
     def close_gaps(
         self, offsets: NDArray[np.int64], sizes: NDArray[np.int64], *, finished: frozenset[str] | None = None
@@ -186,66 +184,14 @@ class PartialFile:
         """
         fenced = self._fenced(finished)
         shutil.rmtree(self.claims, ignore_errors=True)
-        order = np.argsort(offsets, kind="stable")
-        smallest = int(sizes.min()) if sizes.size else 1
-        gaps = [gap for gap in self._gaps(offsets[order], sizes[order], fenced) if gap[1] >= smallest]
-        moved: dict[int, int] = {}
-        end = self.start
         with _writer(self).descriptor() as descriptor:
-            for index in order[::-1]:
-                old, size = int(offsets[index]), int(sizes[index])
-                while gaps and gaps[-1][0] >= old:
-                    gaps.pop()
-                if old not in moved and gaps:
-                    gap = next((gap for gap in gaps if gap[1] >= size), None)
-                    if gap is not None:
-                        _write_all(descriptor, [_read_at(descriptor, size, old)], gap[0])
-                        moved[old] = gap[0]
-                        gap[0] += size
-                        gap[1] -= size
-                        if gap[1] < smallest:
-                            gaps.remove(gap)
-                end = max(end, moved.get(old, old) + size)
-            result = np.array([moved.get(int(old), int(old)) for old in offsets], dtype=np.int64)
+            gaps = Gaps(descriptor=descriptor, start=self.start, target=self.target, fenced=fenced)
+            result, end = gaps.fill(offsets, sizes)
             if self.front_nbytes and not fenced:
-                result, end = self._slide(descriptor, result, sizes, end)
+                result, end = gaps.slide(result, sizes, end)
             # What is appended later begins behind the extents that are left alone.
             os.ftruncate(descriptor, max([end, *(begin + size for begin, size in fenced)]))
         return result
-
-    def _slide(
-        self, descriptor: int, offsets: NDArray[np.int64], sizes: NDArray[np.int64], end: int
-    ) -> tuple[NDArray[np.int64], int]:
-        """Move every region down to the one before it, where the gaps that are left make more than a hundredth of the file.
-
-        Only in files of few regions, since gaps are smaller than regions. This overwrites regions: a crash meanwhile loses the file.
-        """
-        used = int(sizes[np.unique(offsets, return_index=True)[1]].sum())
-        if end - self.start - used <= (end - self.start) * MAX_GAPS:
-            return offsets, end
-        moved: dict[int, int] = {}
-        position = self.start
-        for index in np.argsort(offsets, kind="stable"):
-            old, size = int(offsets[index]), int(sizes[index])
-            if old not in moved:
-                if old > position:
-                    _write_all(descriptor, [_read_at(descriptor, size, old)], position)
-                moved[old] = position
-                position += size
-        return np.array([moved[int(old)] for old in offsets], dtype=np.int64), position
-
-    def _gaps(
-        self, offsets: NDArray[np.int64], sizes: NDArray[np.int64], fenced: Sequence[tuple[int, int]]
-    ) -> list[list[int]]:
-        """Free ``[offset, size]`` between ascending regions, but for what is fenced."""
-        taken = sorted([*zip(offsets.tolist(), sizes.tolist(), strict=True), *fenced])
-        gaps: list[list[int]] = []
-        position = self.start
-        for begin, size in taken:
-            if begin > position:
-                gaps.append([position, begin - position])
-            position = max(position, begin + size)
-        return gaps
 
     def _fenced(self, finished: frozenset[str] | None) -> list[tuple[int, int]]:
         """Offset and size of the extents of processes that may still write."""
@@ -283,7 +229,7 @@ class PartialFile:
         self._forget()
         for suffix in SIDECARS:
             self.target.with_name(self.target.name + suffix).unlink(missing_ok=True)
-        _sync_folder(self.target.parent)
+        sync_folder(self.target.parent)
         return nbytes
 
     def discard(self) -> None:
@@ -418,17 +364,11 @@ class _Writer:
                 raise RasterWriteError(f"the partial output {self._partial.path} takes no more blocks: the run is over")
             rest = list(parts)
             while rest:
-                count, offset = self._take([_nbytes(part) for part in rest], reserved=reserved)
-                try:
-                    _write_all(descriptor, rest[:count], offset)
-                except OSError as error:
-                    raise RasterWriteError(
-                        f"cannot write {self._partial.target}: {error.strerror or error} "
-                        f"(writing {self._partial.path}, which is removed)"
-                    ) from error
+                count, offset = self._take([nbytes_of(part) for part in rest], reserved=reserved)
+                write_all(descriptor, rest[:count], offset, target=self._partial.target)
                 for part in rest[:count]:
                     offsets.append(offset)
-                    offset += _nbytes(part)
+                    offset += nbytes_of(part)
                 rest = rest[count:]
         return offsets
 
@@ -501,53 +441,3 @@ def stop_writing(path: Path) -> str:
     if writer is not None:
         writer.stop()
     return process_name()
-
-
-def _nbytes(part: Buffer) -> int:
-    return part.nbytes if isinstance(part, np.ndarray | memoryview) else len(part)
-
-
-def _write_all(descriptor: int, parts: Sequence[Buffer], offset: int) -> None:
-    """Write the parts one behind the other at ``offset``; a short write goes on where it stopped, until an error says why."""
-    total = sum(map(_nbytes, parts))
-    written = 0
-    if hasattr(os, "pwritev") and len(parts) <= IOV_MAX:
-        written = os.pwritev(descriptor, parts, offset)
-    if written < total:
-        rest = memoryview(b"".join(parts))[written:]
-        while rest:
-            count = _write_at(descriptor, rest, offset + written)
-            written += count
-            rest = rest[count:]
-
-
-if hasattr(os, "pwrite"):
-
-    def _write_at(descriptor: int, content: memoryview, offset: int) -> int:
-        return os.pwrite(descriptor, content, offset)
-
-    def _read_at(descriptor: int, nbytes: int, offset: int) -> bytes:
-        return os.pread(descriptor, nbytes, offset)
-
-else:  # pragma: no cover - platforms without positioned writes: a locked seek, then read or write
-    _seek_lock = threading.Lock()
-
-    def _write_at(descriptor: int, content: memoryview, offset: int) -> int:
-        with _seek_lock:
-            os.lseek(descriptor, offset, os.SEEK_SET)
-            return os.write(descriptor, content)
-
-    def _read_at(descriptor: int, nbytes: int, offset: int) -> bytes:
-        with _seek_lock:
-            os.lseek(descriptor, offset, os.SEEK_SET)
-            return os.read(descriptor, nbytes)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut; where a folder cannot be opened (some network disks) the rename stands anyway."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -36,7 +36,7 @@ from daskraster.blocks.codecs import TileCodec
 from daskraster.blocks.results import BandStatistics, metadata_items
 from daskraster.blocks.tiling import TileArray, overview_levels
 from daskraster.errors import OptionError, RasterWriteError
-from daskraster.files import Buffer, writable_target
+from daskraster.files import writable_target
 from daskraster.formats import tiff
 from daskraster.formats.gdal_handles import quiet_gdal
 from daskraster.formats.protocols import Receipt
@@ -44,6 +44,7 @@ from daskraster.formats.tiles import TileSink
 from daskraster.grid import Grid, Window, round_up
 from daskraster.metadata import BandMetadata, Number, RasterMetadata, without_derived
 from daskraster.options import PREDICTABLE, WriteOptions
+from daskraster.positioned import Buffer
 
 DEFAULT_TILE = 512
 CLASSIC_NBYTES = 2**32  # classic TIFF has 32-bit addresses

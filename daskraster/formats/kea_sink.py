@@ -28,7 +28,7 @@ from daskraster.blocks.scratch import Scratch
 from daskraster.blocks.shuffle import shuffle
 from daskraster.blocks.tiling import TileArray, overview_levels
 from daskraster.errors import OptionError, RasterFormatError
-from daskraster.files import Buffer, writable_target
+from daskraster.files import writable_target
 from daskraster.formats.kea_columns import KINDS, VLEN_TEXT, has_colors, with_colormap, without_counts
 from daskraster.formats.kea_index import END_OF_FILE_POSITION, NODE_ALIGN, chunk_tree, root_positions
 from daskraster.formats.kea_layout import (
@@ -47,6 +47,7 @@ from daskraster.formats.kea_texts import write_text, write_texts
 from daskraster.formats.tiles import TileSink
 from daskraster.metadata import BandMetadata, RasterMetadata, without_derived
 from daskraster.options import WriteOptions
+from daskraster.positioned import Buffer
 
 DEFAULT_BLOCK = 512  # kealib's since 1.6
 LEVEL = 1  # kealib's, and what our own encoder is nearest to

@@ -22,10 +22,11 @@ from daskraster.blocks.codecs import TileCodec
 from daskraster.blocks.results import BandStatistics
 from daskraster.blocks.tiling import TileArray
 from daskraster.errors import RasterWriteError
-from daskraster.files import Buffer, PartialFile, writable_target
+from daskraster.files import PartialFile, writable_target
 from daskraster.formats.protocols import Receipt
 from daskraster.grid import Window
 from daskraster.metadata import RasterMetadata
+from daskraster.positioned import Buffer
 from daskraster.timing import stage, take
 
 MIN_EXTENT_NBYTES = 1 << 20

@@ -1,0 +1,87 @@
+"""Positioned reads and writes of whole buffers, and what is told when the disk refuses.
+
+Ground floor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskraster.errors import RasterWriteError
+
+type Buffer = bytes | bytearray | memoryview | NDArray[np.uint8]
+
+IOV_MAX = 1024  # buffers in one pwritev, POSIX's and Linux's limit
+
+
+def nbytes_of(part: Buffer) -> int:
+    """Size of a buffer."""
+    return part.nbytes if isinstance(part, np.ndarray | memoryview) else len(part)
+
+
+def write_all(descriptor: int, parts: Sequence[Buffer], offset: int, *, target: Path) -> None:
+    """Write the parts one behind the other at ``offset``; a short write goes on where it stopped, until an error says why.
+
+    Raises
+    ------
+    RasterWriteError
+        The disk refused, in its own words; ``target`` is the file that cannot be.
+    """
+    try:
+        _write_all(descriptor, parts, offset)
+    except OSError as error:
+        raise RasterWriteError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def _write_all(descriptor: int, parts: Sequence[Buffer], offset: int) -> None:
+    total = sum(map(nbytes_of, parts))
+    written = 0
+    if hasattr(os, "pwritev") and len(parts) <= IOV_MAX:
+        written = os.pwritev(descriptor, parts, offset)
+    if written < total:
+        rest = memoryview(b"".join(parts))[written:]
+        while rest:
+            count = _write_at(descriptor, rest, offset + written)
+            written += count
+            rest = rest[count:]
+
+
+if hasattr(os, "pwrite"):
+
+    def _write_at(descriptor: int, content: memoryview, offset: int) -> int:
+        return os.pwrite(descriptor, content, offset)
+
+    def read_at(descriptor: int, nbytes: int, offset: int) -> bytes:
+        """Bytes at ``offset``, as many as there are."""
+        return os.pread(descriptor, nbytes, offset)
+
+else:  # pragma: no cover - platforms without positioned writes: a locked seek, then read or write
+    _seek_lock = threading.Lock()
+
+    def _write_at(descriptor: int, content: memoryview, offset: int) -> int:
+        with _seek_lock:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            return os.write(descriptor, content)
+
+    def read_at(descriptor: int, nbytes: int, offset: int) -> bytes:
+        """Bytes at ``offset``, as many as there are."""
+        with _seek_lock:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            return os.read(descriptor, nbytes)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut; where a folder cannot be opened (some network disks) the rename stands anyway."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
