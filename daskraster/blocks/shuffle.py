@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from daskraster.blocks.scratch import Scratch
+
 
 def shuffle(tile: NDArray[Any], planes: NDArray[np.uint8]) -> None:
     """Split values into byte planes.
@@ -33,7 +35,7 @@ def unshuffle(planes: NDArray[np.uint8], tile: NDArray[Any]) -> None:
     low = _without_high_zeros(planes)
     if len(low) < size:
         # Small numbers in a wide type, as in most 32-bit images: only the low halves are joined. 4.6 instead of 2.1 GB/s.
-        narrow = np.empty(tile.shape, f"u{len(low)}")
+        narrow = _scratch.of(len(low) * tile.size).view(f"u{len(low)}").reshape(tile.shape)
         unshuffle(low, narrow)
         tile.view(f"u{size}")[...] = narrow
         return
@@ -60,6 +62,10 @@ def _join(halves: list[NDArray[Any]], out: NDArray[Any]) -> None:
         wide = np.dtype(f"u{2 * size}")
         joined: list[NDArray[Any]] = []
         for low, high in zip(halves[::2], halves[1::2], strict=True):
-            shifted = np.left_shift(high, 8 * size, dtype=wide)
-            joined.append(np.bitwise_or(shifted, low, out=out if len(halves) == 2 else shifted))
+            into = out if len(halves) == 2 else np.empty(low.shape, wide)
+            np.left_shift(high, 8 * size, out=into, dtype=wide)
+            joined.append(np.bitwise_or(into, low, out=into))
         halves = joined if len(joined) > 1 else []
+
+
+_scratch = Scratch()
