@@ -344,6 +344,11 @@ class _Writer:
         """The open descriptor, kept open for as long as the block runs.
 
         A closed descriptor's number is given to the next file opened: a late thread would write into a stranger's file.
+
+        Raises
+        ------
+        RasterWriteError
+            The run was stopped.
         """
         with self._changed:
             if self._closed:
@@ -357,7 +362,13 @@ class _Writer:
                 self._changed.notify_all()
 
     def append(self, parts: Sequence[Buffer], *, reserved: bool) -> list[int]:
-        """See `PartialFile.append`."""
+        """See `PartialFile.append`.
+
+        Raises
+        ------
+        RasterWriteError
+            The run is over, or the disk refused.
+        """
         offsets: list[int] = []
         with self.descriptor() as descriptor:
             if self._stopped:

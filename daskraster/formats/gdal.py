@@ -26,7 +26,7 @@ from rasterio.io import MemoryFile
 from daskraster.blocks.masking import masked, masked_dtype
 from daskraster.errors import OptionError, RasterFormatError, RasterReadError
 from daskraster.formats import tilecache
-from daskraster.formats.gdal_handles import handles, is_local, open_dataset, token_of
+from daskraster.formats.gdal_handles import check_unchanged, handles, is_local, open_dataset, token_of
 from daskraster.grid import Grid, Window
 from daskraster.metadata import BandMetadata, Number, RasterMetadata, without_derived
 
@@ -69,14 +69,9 @@ class GdalSource:
         RasterReadError
             The file is gone, changed, or damaged here.
         """
-        self._check_unchanged()
+        check_unchanged(self.path, self.files, self.token)
         key = f"{self.token} {self.path} {self.overview_level} {bands} {self.mask_nodata} {self.mask_band}"
         return tilecache.read_window(key, window, self.shape[1:], self.tile_yx, lambda part: self._decode(part, bands))
-
-    def _check_unchanged(self) -> None:
-        # With every window, 2 microseconds a file: handles and cached tiles outlive a change.
-        if self.files and token_of(self.path, self.files) != self.token:
-            raise RasterReadError(f"{self.path} changed after it was opened; open it again")
 
     def _decode(self, window: Window, bands: tuple[int, ...]) -> NDArray[Any]:
         area = rasterio.windows.Window(window.col_off, window.row_off, window.width, window.height)

@@ -100,7 +100,13 @@ class GeoTiffSink(TileSink):
     def put(
         self, block: NDArray[Any], window: Window, band_off: int, index: tuple[int, int, int], level: int = 0
     ) -> Receipt:
-        """Encode and write the tiles of one block; see `Sink.put`."""
+        """Encode and write the tiles of one block; see `Sink.put`.
+
+        Raises
+        ------
+        RasterWriteError
+            As `Sink.put`, or the file passes what classic TIFF can address.
+        """
         receipt = TileSink.put(self, block, window, band_off, index, level)
         if not self.big and int((receipt.offsets + receipt.sizes).max(initial=0)) >= CLASSIC_NBYTES:
             raise RasterWriteError(
@@ -111,7 +117,15 @@ class GeoTiffSink(TileSink):
     def write_index(
         self, offsets: NDArray[np.int64], sizes: NDArray[np.int64], statistics: Sequence[BandStatistics]
     ) -> None:
-        """Fill in the tile arrays, and the statistics."""
+        """Fill in the tile arrays, and the statistics.
+
+        Raises
+        ------
+        RuntimeError
+            The header has room for another number of tiles than there are.
+        OverflowError
+            An offset does not fit the header's entries.
+        """
         layout = self._layout(statistics)
         header = bytearray(layout.header)
         first = 0

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from daskraster.blocks.scratch import Scratch
 from daskraster.blocks.shuffle import unshuffle
 from daskraster.errors import RasterReadError
-from daskraster.formats.gdal_handles import token_of
+from daskraster.formats.gdal_handles import check_unchanged
 from daskraster.formats.kea_layout import KeaFile, open_kea
 from daskraster.grid import Window
 
@@ -210,8 +210,7 @@ class _Cache:
             if (token, item) in self._tables:
                 self._tables.move_to_end((token, item))
                 return self._tables[token, item]
-            if token_of(path, (path,)) != token:
-                raise RasterReadError(f"{path} changed after it was opened; open it again")
+            check_unchanged(path, (path,), token)
             file = self._files.get(token)
             if file is None:
                 file = self._files[token] = _opened(path)

@@ -152,6 +152,11 @@ def usages_of(table: pd.DataFrame, known: Mapping[str, str] | None = None) -> li
     """What each column is for; ``known`` says it of the columns that the file has.
 
     By its name alone a column becomes no second column of a colour: programs take the one or the other.
+
+    Raises
+    ------
+    OptionError
+        ``table.attrs["usages"]`` is no dict.
     """
     given = table.attrs.get("usages", {})
     if not isinstance(given, Mapping):
@@ -164,7 +169,13 @@ def usages_of(table: pd.DataFrame, known: Mapping[str, str] | None = None) -> li
 
 
 def prepared(table: pd.DataFrame, known: Mapping[str, str] | None = None) -> Stored:
-    """The table as it is stored, every value checked; ``known``: usages of the columns that the file keeps."""
+    """The table as it is stored, every value checked; ``known``: usages of the columns that the file keeps.
+
+    Raises
+    ------
+    OptionError
+        A name, usage, value or neighbour list that KEA cannot hold; with column and row.
+    """
     if not isinstance(table, pd.DataFrame):
         raise OptionError(f"an attribute table is a pandas.DataFrame, not a {type(table).__name__}")
     if not table.index.equals(pd.RangeIndex(len(table))):

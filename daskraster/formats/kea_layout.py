@@ -156,7 +156,13 @@ class KeaFile:
 
 
 def decode(value: Any) -> str:
-    """Text as HDF5 gives it: bytes in UTF-8, in Latin-1 from old programs."""
+    """Text as HDF5 gives it: bytes in UTF-8, in Latin-1 from old programs.
+
+    Raises
+    ------
+    ValueError
+        It is no text.
+    """
     if isinstance(value, str):
         return value
     if not isinstance(value, bytes):

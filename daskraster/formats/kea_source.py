@@ -18,7 +18,7 @@ from daskraster.blocks.masking import masked as masked_pixels
 from daskraster.blocks.masking import masked_dtype
 from daskraster.errors import OptionError, RasterFormatError, RasterReadError
 from daskraster.formats import tilecache
-from daskraster.formats.gdal_handles import quiet_gdal, token_of
+from daskraster.formats.gdal_handles import check_unchanged, quiet_gdal, token_of
 from daskraster.formats.kea_chunks import chunk_table, read_by_hdf5, tile_rows_cols, windows_of_rows
 from daskraster.formats.kea_heap import check_references
 from daskraster.formats.kea_layout import (
@@ -77,8 +77,7 @@ class KeaSource:
         RasterReadError
             The file is gone, changed, or damaged here.
         """
-        if token_of(self.path, (self.path,)) != self.token:
-            raise RasterReadError(f"{self.path} changed after it was opened; open it again")
+        check_unchanged(self.path, (self.path,), self.token)
         key = f"{self.token} {self.overview_level} {bands} {self.mask_nodata} {self.mask_bands}"
         return tilecache.read_window(key, window, self.shape[1:], self.tile_yx, lambda part: self._decode(part, bands))
 

@@ -33,7 +33,7 @@ MIN_EXTENT_NBYTES = 1 << 20
 MAX_EXTENT_NBYTES = 1 << 26
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TileSink(ABC):
     """One tiled file to be written; see `daskraster.formats.protocols.Sink` for what may run where."""
 
@@ -94,7 +94,13 @@ class TileSink(ABC):
 
     @property
     def started(self) -> PartialFile:
-        """The file under way."""
+        """The file under way.
+
+        Raises
+        ------
+        RuntimeError
+            `start` comes first.
+        """
         if self.partial is None:
             raise RuntimeError(f"{type(self).__name__}.start() comes first")
         return self.partial
@@ -119,7 +125,13 @@ class TileSink(ABC):
     def put(
         self, block: NDArray[Any], window: Window, band_off: int, index: tuple[int, int, int], level: int = 0
     ) -> Receipt:
-        """Encode and write the tiles of one block; see `Sink.put`."""
+        """Encode and write the tiles of one block; see `Sink.put`.
+
+        Raises
+        ------
+        RasterWriteError
+            As `Sink.put`.
+        """
         partial, first = self.started, self.first_numbers[level]
         parts: list[Buffer] = []
         numbers: list[int] = []
@@ -157,7 +169,13 @@ class TileSink(ABC):
         *,
         finished: frozenset[str] | None = None,
     ) -> None:
-        """Check that every tile is there, write the index, check the header; see `Sink.finish`."""
+        """Check that every tile is there, write the index, check the header; see `Sink.finish`.
+
+        Raises
+        ------
+        RasterWriteError
+            As `Sink.finish`.
+        """
         offsets = np.zeros(self.first_numbers[-1], dtype=np.int64)
         sizes = np.zeros(self.first_numbers[-1], dtype=np.int64)
         held: dict[int, bytes] = {}
