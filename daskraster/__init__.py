@@ -12,7 +12,7 @@ The house has six floors; a module imports only from floors below its own::
 
     6  accessor  backend                                 the doors: each line calls one public function
     5  running/    writing  outputs  pyramid  gathering             arrays into files
-                   engines  delaying  finishing  progress  report
+                   engines  waves  delaying  finishing  progress  report
     4  lazy/       opening  neighbourhood  functions  arrays        xarray and dask; computes and writes nothing
                    georeference  sources
     3  formats/    protocols  choosing  tiles  tilecache            one module a format; rasterio and h5py
