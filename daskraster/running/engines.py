@@ -8,7 +8,6 @@ the local scheduler's callback or the cluster's ``as_completed``: the same line 
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from daskraster.files import stop_writing
 from daskraster.formats import choosing
 from daskraster.formats.protocols import Receipt
 from daskraster.running.waves import Block, Wave, waves
+from daskraster.running.workers import active_client
 
 type OnReceipt = Callable[[int, Receipt], None]
 """Called in the leading process with the number of the output and the receipt."""
@@ -52,7 +52,7 @@ def run(outputs: Sequence[da.Array], on_receipt: OnReceipt, *, skip: Sequence[Co
     Exception
         The first one of any block, with its own type, traceback and notes; what still runs is let go.
     """
-    client = _client()
+    client = active_client()
     if client is not None:
         _run_on_cluster(client, waves(outputs, skip=skip), on_receipt)
     else:
@@ -64,7 +64,7 @@ def stop_writers(partials: Sequence[Path], *, client: Any = None) -> frozenset[s
 
     A local scheduler has ended all its tasks when it returns. A cluster may have given up a worker that still runs.
     """
-    client = client or _client()
+    client = client or active_client()
     if client is None:
         choosing.release()
         return None
@@ -74,15 +74,6 @@ def stop_writers(partials: Sequence[Path], *, client: Any = None) -> frozenset[s
 def _stop_writers(partials: Sequence[Path]) -> list[str]:
     choosing.release()
     return [stop_writing(path) for path in partials]
-
-
-def _client() -> Any:
-    """The active Client, where it is what dask would use."""
-    distributed = sys.modules.get("distributed")
-    if distributed is None:
-        return None
-    client = getattr(get_scheduler(collections=[]), "__self__", None)
-    return client if isinstance(client, distributed.Client) else None
 
 
 def _run_locally(run_waves: Iterator[Wave], on_receipt: OnReceipt) -> None:
