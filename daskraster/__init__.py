@@ -12,7 +12,7 @@ The house has six floors; a module imports only from floors below its own::
 
     6  accessor  backend                                 the doors: each line calls one public function
     5  running/    writing  outputs  pyramid  gathering             arrays into files
-                   engines  waves  workers  memory  plan  planning  delaying  finishing  progress  report
+                   engines  waves  workers  memory  plan  planning  checking  delaying  finishing  progress  report
     4  lazy/       opening  neighbourhood  functions  arrays        xarray and dask; computes and writes nothing
                    georeference  sources  anatomy
     3  formats/    protocols  choosing  tiles  tilecache            one module a format; rasterio and h5py
@@ -44,6 +44,7 @@ from daskraster.lazy.functions import Block
 from daskraster.lazy.neighbourhood import apply
 from daskraster.lazy.opening import open_raster
 from daskraster.options import INHERIT
+from daskraster.running.checking import OverlapCheck, check_overlap
 from daskraster.running.plan import Plan
 from daskraster.running.planning import explain
 from daskraster.running.report import WriteReport
@@ -58,6 +59,7 @@ __all__ = [
     "Grid",
     "GridMismatchError",
     "OptionError",
+    "OverlapCheck",
     "Plan",
     "RasterArrayError",
     "RasterFormatError",
@@ -68,6 +70,7 @@ __all__ = [
     "Window",
     "WriteReport",
     "apply",
+    "check_overlap",
     "explain",
     "open_raster",
     "read_attribute_table",
