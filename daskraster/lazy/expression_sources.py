@@ -1,0 +1,100 @@
+"""An expression over sources as a source: what `calc` of plain files is, for whoever wants a block with its halo."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskraster.blocks.evaluation import Calculation
+from daskraster.grid import Window
+from daskraster.lazy.sources import SourceView
+from daskraster.timing import stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class ExpressionSource:
+    """Serves windows of an expression: reads those of its inputs and computes. Implements `daskraster.formats.protocols.Source`.
+
+    Its pixels are those that all inputs have: where some are pieces of larger files, it reaches as far as the pieces' files do together.
+    """
+
+    calculation: Calculation
+    inputs: tuple[SourceView, ...]
+    """Each raster; its window covers the extent of this source."""
+    name: str
+    token: str
+    """Of expression and inputs."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Bands, rows, columns."""
+        return (len(self.calculation.bands), *self.inputs[0].window.shape_yx)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Pixel type of every window."""
+        return self.calculation.program.dtype
+
+    @property
+    def tile_yx(self) -> tuple[int, int]:
+        """The largest of the inputs' tiles."""
+        rows, cols = zip(*[view.source.tile_yx for view in self.inputs], strict=True)
+        return max(rows), max(cols)
+
+    def __repr__(self) -> str:
+        # Short: sources of sources of sources would fill pages, and graph tokens are made of it.
+        return f"ExpressionSource({self.token})"
+
+    def read(self, window: Window, bands: tuple[int, ...]) -> NDArray[Any]:
+        """Pixels of a window inside the raster, a new array ``(band, y, x)``.
+
+        Raises
+        ------
+        RasterReadError
+            An input could not be read; the message names its file and window.
+        """
+        wanted = [band - 1 for band in bands]
+        planes: dict[tuple[int, int], NDArray[Any]] = {}
+        for raster, numbers in self.calculation.needed(wanted).items():
+            view = self.inputs[raster]
+            shifted = window.shift(view.window.row_off, view.window.col_off)
+            pixels = view.source.read(shifted, tuple(view.bands[number] for number in numbers))
+            planes |= {(raster, number): plane for number, plane in zip(numbers, pixels, strict=True)}
+        with stage("function"):
+            return self.calculation.compute(planes, wanted, window.shape_yx)
+
+
+def expression_view(calculation: Calculation, views: Sequence[SourceView], text: str) -> SourceView:
+    """The view of an array that an expression makes of arrays with these views, all of one shape.
+
+    Parameters
+    ----------
+    calculation
+        Numbers the rasters in the order of ``views``.
+    views
+        Of each raster.
+    text
+        Of the expression, for messages.
+    """
+    extent = views[0].extent
+    for view in views[1:]:
+        extent = extent.clip(view.extent)
+    inputs = tuple(
+        SourceView(view.source, view.bands, extent.shift(view.window.row_off, view.window.col_off)) for view in views
+    )
+    parts = [repr(calculation), *[f"{view.source!r} {view.bands} {view.window}" for view in inputs]]
+    names = " and ".join(dict.fromkeys(view.source.name for view in views))
+    shown = text if len(text) <= 60 else f"{text[:57]}..."
+    source = ExpressionSource(
+        calculation=calculation,
+        inputs=inputs,
+        name=f"calc({shown!r}) of {names if len(names) <= 200 else f'{len(views)} rasters'}",
+        token=hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32],
+    )
+    array = Window(0, 0, *views[0].window.shape_yx)
+    return SourceView(source, tuple(range(1, len(calculation.bands) + 1)), array.relative_to(extent))
