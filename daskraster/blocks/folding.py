@@ -13,15 +13,32 @@ from daskraster.metadata import Number
 LARGEST_BITS = 1024
 """A whole number with more is beyond float64: not finite."""
 
-_COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
+_PYTHON: Mapping[str, Callable[..., Any]] = {
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
     ">=": operator.ge,
     "==": operator.eq,
     "!=": operator.ne,
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "neg": operator.neg,
+    "abs": abs,
+    "min": min,
+    "max": max,
+    "&": operator.and_,
+    "|": operator.or_,
+    "~": operator.invert,
+    "not": operator.not_,
+    "and": lambda first, last: bool(first) and bool(last),
+    "or": lambda first, last: bool(first) or bool(last),
+    "where": lambda condition, first, last: first if condition else last,
+    "sign": lambda value: (value > 0) - (value < 0),
+    "rint": lambda value: value if isinstance(value, int) else float(np.floor(value + 0.5)),
 }
-_ARITHMETIC: Mapping[str, Callable[[Any, Any], Any]] = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+"""Operations that Python's numbers do exactly where they are whole."""
 UFUNCS: Mapping[str, np.ufunc] = {
     "sin": np.sin,
     "cos": np.cos,
@@ -66,42 +83,10 @@ def folded(operation: str, values: Sequence[Number]) -> Number | None:
 
 
 def _folded(operation: str, values: Sequence[Number]) -> Number:
-    first, last = values[0], values[-1]
-    if operation in _COMPARE:
-        return int(_COMPARE[operation](first, last))
-    if operation in _ARITHMETIC:
-        return _ARITHMETIC[operation](first, last)
-    match operation:
-        case "neg":
-            return -first
-        case "not":
-            return int(not first)
-        case "and":
-            return int(bool(first) and bool(last))
-        case "or":
-            return int(bool(first) or bool(last))
-        case "&":
-            return operator.and_(first, last)
-        case "|":
-            return operator.or_(first, last)
-        case "~":
-            return operator.invert(first)
-        case "where":
-            return values[1] if first else last
-        case "min":
-            return min(first, last)
-        case "max":
-            return max(first, last)
-        case "/":
-            return first / last
-        case "abs":
-            return abs(first)
-        case "sign":
-            return (first > 0) - (first < 0)
-        case "rint":
-            return first if isinstance(first, int) else float(np.floor(first + 0.5))
-        case "^" if isinstance(first, int) and isinstance(last, int) and last >= 0:
-            return _whole_power(first, last)
+    if operation in _PYTHON:
+        return _PYTHON[operation](*values)
+    if operation == "^" and all(isinstance(value, int) for value in values) and values[1] >= 0:
+        return _whole_power(int(values[0]), int(values[1]))
     with np.errstate(all="ignore"):
         return float(UFUNCS[operation](*[np.float64(value) for value in values]))
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from daskraster.blocks.expressions import COMPARISONS, LOGICAL, Expression
+from daskraster.blocks.expressions import COMPARISONS, LOGICAL, Expression, Node
 from daskraster.blocks.ranges import (
     CHECKED,
     DOUBLE_WHOLE,
@@ -31,7 +31,9 @@ _HOSTED = frozenset(("+", "-", "*", "neg", "abs", "min", "max", "where", "sign",
 _ROUNDED_ONCE = frozenset(("+", "-", "*", "/", "sqrt"))
 _ARITHMETIC = frozenset(("+", "-", "*", "neg", "abs", "min", "max", "where", "sign", "rint", "&", "|", "~"))
 # These read an argument again after they have begun to write.
-_NO_SHARING = frozenset(("cast", "/0", "inf/0", "where", "log", "log2", "log10", "^", "blank", "zeroed", "rint"))
+_NO_SHARING = frozenset(
+    ("cast", "/0", "inf/0", "where", "log", "log2", "log10", "^", "sign", "blank", "zeroed", "rint")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,11 @@ class Program:
     def invalid_possible(self) -> bool:
         """Whether pixels without a valid value can come out."""
         return self.mask is not None or self.result.gaps
+
+    @property
+    def gaps_possible(self) -> bool:
+        """Whether invalid pixels can come of pixels that are not nodata: NaN, divisions by zero."""
+        return self.result.gaps or any(step.operation == "isnan" for step in self.steps)
 
     @property
     def registers(self) -> int:
@@ -212,7 +219,8 @@ class _Emitter:
             steps=steps,
             slots=slots,
             root=root,
-            result=result,
+            # Without its place in the text: equal programs are equal, whatever the spaces in it.
+            result=replace(result, node=Node(result.node.operation, value=result.node.value)),
             mask=mask,
             dtype=dtype,
         )

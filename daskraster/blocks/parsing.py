@@ -95,7 +95,7 @@ def _tokens(text: str) -> list[_Token]:
             position += 1
             continue
         found = _TOKEN.match(text, position)
-        if found is None:
+        if found is None or (found.lastgroup == "name" and not found.group().isidentifier()):
             char = text[position]
             raise refusal(text, position, f"{char!r} has no meaning in an expression{_HINTS.get(char, '')}")
         tokens.append(_Token(str(found.lastgroup), found.group(), position))

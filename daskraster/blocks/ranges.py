@@ -6,7 +6,7 @@ Whole numbers are computed as such while their limits fit 64 bits; so the limits
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -236,92 +236,88 @@ def limits_of(operation: str, spans: Sequence[tuple[int, int]], *, square: bool 
         Smallest and largest value of each argument.
     square
         Whether the two arguments are the same.
+
+    >>> limits_of("-", [(0, 255), (0, 255)]), limits_of("*", [(-3, 5), (-3, 5)], square=True)
+    ((-255, 255), (0, 25))
     """
-    (low, high), (other_low, other_high) = spans[0], spans[-1]
-    size = max(abs(low), abs(high))
-    match operation:
-        case "+":
-            return low + other_low, high + other_high
-        case "-":
-            return low - other_high, high - other_low
-        case "*" if square:
-            return (0 if low <= 0 <= high else min(low * low, high * high)), size * size
-        case "*":
-            corners = [one * other for one in (low, high) for other in (other_low, other_high)]
-            return min(corners), max(corners)
-        case "neg":
-            return -high, -low
-        case "abs":
-            return (0 if low <= 0 <= high else min(abs(low), abs(high))), size
-        case "min":
-            return min(low, other_low), min(high, other_high)
-        case "max":
-            return max(low, other_low), max(high, other_high)
-        case "where":
-            return min(low, other_low), max(high, other_high)
-        case "sign":
-            return (-1 if low < 0 else 0 if low == 0 else 1), (1 if high > 0 else 0 if high == 0 else -1)
-        case "rint":
-            return low, high
-    return None
+    if operation not in _LIMITS:
+        return None
+    if square:
+        low, high = _magnitudes(*spans[0])
+        return low * low, high * high
+    return _LIMITS[operation](*spans[0], *spans[-1])
+
+
+def _magnitudes(low: int, high: int, *_: int) -> tuple[int, int]:
+    return (0 if low <= 0 <= high else min(abs(low), abs(high))), max(abs(low), abs(high))
+
+
+def _products(low: int, high: int, other_low: int, other_high: int) -> tuple[int, int]:
+    corners = [one * other for one in (low, high) for other in (other_low, other_high)]
+    return min(corners), max(corners)
+
+
+def _sign(value: int) -> int:
+    return (value > 0) - (value < 0)
+
+
+_LIMITS: Mapping[str, Callable[[int, int, int, int], tuple[int, int]]] = {
+    "+": lambda low, high, other_low, other_high: (low + other_low, high + other_high),
+    "-": lambda low, high, other_low, other_high: (low - other_high, high - other_low),
+    "*": _products,
+    "neg": lambda low, high, *_: (-high, -low),
+    "abs": _magnitudes,
+    "min": lambda low, high, other_low, other_high: (min(low, other_low), min(high, other_high)),
+    "max": lambda low, high, other_low, other_high: (max(low, other_low), max(high, other_high)),
+    "where": lambda low, high, other_low, other_high: (min(low, other_low), max(high, other_high)),
+    "sign": lambda low, high, *_: (_sign(low), _sign(high)),
+    "rint": lambda low, high, *_: (low, high),
+}
+"""From the limits of the first and the last argument."""
 
 
 def _float(node: Node, args: Sequence[Typed]) -> Typed:
     single = node.operation in ("neg", "abs", "min", "max", "where", "sign") and all(arg.single for arg in args)
     gaps = any(arg.gaps for arg in args) or _makes_gaps(node.operation, args)
-    with np.errstate(over="ignore"):
-        peak = float(_peak(node.operation, args))
-    return Typed(node=node, kind="f", single=single, gaps=gaps, peak=math.inf if math.isnan(peak) else peak)
+    return Typed(node=node, kind="f", single=single, gaps=gaps, peak=_peak(node.operation, args))
 
 
 def _makes_gaps(operation: str, args: Sequence[Typed]) -> bool:
     """Whether NaN, or what counts as division by zero, can come of values that are none."""
     first, last = args[0], args[-1]
-    positive = first.kind != "f" and first.low > 0
-    match operation:
-        case "+" | "-" | "*":
-            return any(math.isinf(arg.peak) for arg in args)  # inf - inf, 0 * inf
-        case "/":
-            return last.holds_zero() or all(math.isinf(arg.peak) for arg in args)
-        case "sqrt":
-            return first.kind == "f" or first.low < 0
-        case "log" | "log2" | "log10":
-            return not positive
-        case "sin" | "cos" | "tan":
-            return math.isinf(first.peak)
-        case "asin" | "acos":
-            return True
-        case "^":
-            return not (positive or (isinstance(last.number, int) and last.number >= 0))
-    return False
+    endless = [math.isinf(arg.peak) for arg in args]
+    positive, negative = first.kind != "f" and first.low > 0, first.kind == "f" or first.low < 0
+    whole_power = isinstance(last.number, int) and last.number >= 0
+    possible: dict[str, bool] = {
+        **dict.fromkeys(("+", "-", "*"), any(endless)),  # inf - inf, 0 * inf
+        "/": last.holds_zero() or all(endless),
+        "sqrt": negative,
+        **dict.fromkeys(("log", "log2", "log10"), not positive),
+        **dict.fromkeys(("sin", "cos", "tan"), endless[0]),
+        **dict.fromkeys(("asin", "acos"), True),
+        "^": not (positive or whole_power),
+    }
+    return possible.get(operation, False)
 
 
-def _peak(operation: str, args: Sequence[Typed]) -> float | np.float64:
-    first, last = np.float64(args[0].peak), np.float64(args[-1].peak)
-    match operation:
-        case "+" | "-":
-            return first + last
-        case "*":
-            return first * last if first and last else 0.0
-        case "/":
-            number = args[-1].number
-            least = 1.0 if args[-1].kind != "f" else abs(number) if number else 0.0
-            return first / np.float64(least) if least else math.inf
-        case "min" | "max" | "where":
-            return max(first, last)
-        case "neg" | "abs":
-            return first
-        case "rint":
-            return first + 1
-        case "sqrt":
-            return np.sqrt(first)
-        case "sin" | "cos" | "tanh" | "sign":
-            return 1.0
-        case "asin" | "acos" | "atan" | "atan2":
-            return 4.0
-        case "exp":
-            return np.exp(first)
-    return math.inf
+def _peak(operation: str, args: Sequence[Typed]) -> float:
+    """How large the result of an operation on floats can be; inf where nothing is known."""
+    first, last = args[0].peak, args[-1].peak
+    if operation in ("+", "-"):
+        return first + last
+    if operation in ("*", "/"):
+        least = 1.0 if operation == "*" or args[-1].kind != "f" else abs(args[-1].number or 0.0)
+        factor = last if operation == "*" else 1 / least if least > 1e-300 else math.inf
+        return first * factor if first and factor else 0.0
+    known: dict[str, float] = {
+        **dict.fromkeys(("min", "max", "where"), max(first, last)),
+        **dict.fromkeys(("neg", "abs"), first),
+        **dict.fromkeys(("sin", "cos", "tanh", "sign"), 1.0),
+        **dict.fromkeys(("asin", "acos", "atan", "atan2"), 4.0),
+        "rint": first + 1,
+        "sqrt": math.sqrt(first),
+    }
+    return known.get(operation, math.inf)
 
 
 def rule_of(expression: Expression, variables: Mapping[str, Variable]) -> Kind:
@@ -365,7 +361,7 @@ def result_type(expression: Expression, variables: Mapping[str, Variable]) -> np
     if rule == "b":
         return np.dtype(np.uint8)
     if rule == "i" and (whole or any(dtype.kind == "b" for dtype in dtypes)):
-        common = np.result_type(*(whole or [np.uint8]))
+        common = np.result_type(*(whole or [np.dtype(np.uint8)]))
         return common.newbyteorder("=") if common.kind in "iu" else np.dtype(np.int64)
     wide = any(dtype.itemsize > 4 or (dtype.kind in "iu" and dtype.itemsize == 4) for dtype in dtypes)
     return np.dtype(np.float64 if wide else np.float32)

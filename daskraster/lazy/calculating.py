@@ -103,10 +103,10 @@ def calc(
     >>> calc("(nir - red) / (nir + red)", nir=image[1], red=image[0]).values.tolist()
     [[[0.5, 0.0, 0.009900989942252636]]]
     """
-    bands = _named_bands(rasters, named)
+    bands = named_bands(rasters, named)
     checked = checked_expression(expression, {name: one.count for name, one in bands.bands.items()}, bands.numbers)
     check_same_grid(bands.rasters)
-    calculation, metadata, masked = _planned(checked, bands, dtype, nodata)
+    calculation, metadata, masked = planned(checked, bands, dtype, nodata)
     data = _computed(calculation, bands.rasters, checked.text)
     attrs, encoding = band_attrs(metadata, masked=masked)
     return like(data, bands.rasters[0], attrs, encoding)
@@ -128,7 +128,9 @@ class NamedBands:
 
 
 @dataclass(frozen=True, slots=True)
-class _Bands:
+class GivenBands:
+    """Rasters in the order given, and what each name stands for."""
+
     rasters: tuple[Raster, ...]
     bands: Mapping[str, NamedBands]
     numbers: Mapping[str, Number]
@@ -180,7 +182,7 @@ def _listed(names: Mapping[str, int], numbers: Mapping[str, Number]) -> str:
     return ", ".join([*shown, *numbers])
 
 
-def _named_bands(rasters: Sequence[xr.DataArray], named: Mapping[str, Any]) -> _Bands:
+def named_bands(rasters: Sequence[xr.DataArray], named: Mapping[str, Any]) -> GivenBands:
     """Rasters and what each name stands for.
 
     Raises
@@ -210,7 +212,7 @@ def _named_bands(rasters: Sequence[xr.DataArray], named: Mapping[str, Any]) -> _
                 bands[f"{name}_b{band + 1}"] = NamedBands(one.raster, band, 1)
     if not seen:
         raise OptionError("calc needs at least one raster, as in calc('b1+1', image) or calc('nir-red', nir=a, red=b)")
-    return _Bands(tuple(seen), bands, numbers)
+    return GivenBands(tuple(seen), bands, numbers)
 
 
 def _check_name(name: str, bands: Mapping[str, Any]) -> None:
@@ -233,8 +235,8 @@ def _raster(array: Any, name: str) -> Raster:
     return raster
 
 
-def _planned(
-    expression: Expression, bands: _Bands, dtype: Any, nodata: Number | Inherit | None
+def planned(
+    expression: Expression, bands: GivenBands, dtype: Any, nodata: Number | Inherit | None
 ) -> tuple[Calculation, RasterMetadata, bool]:
     """The calculation, what the result says of itself, and whether its nodata are NaN that stand for a number."""
     used = [bands.bands[name] for name in expression.variables]
@@ -254,7 +256,8 @@ def _planned(
     comparison = rule_of(expression, variables) == "b"
     labels, masked = _labels(program, bands, inputs, nodata, comparison=comparison)
     fills = tuple(_fill(label, due, masked=masked) for label in labels)
-    if due.kind != "f" and program.invalid_possible and None in labels:
+    possible = program.invalid_possible if nodata is None else program.gaps_possible
+    if due.kind != "f" and possible and None in labels:
         warnings.warn(
             f"calc({expression.text[:60]!r}) to {due} has no nodata: pixels without a value, as of a division by zero, become 0; "
             "give nodata=",
@@ -287,7 +290,7 @@ def _fill(label: Number | None, dtype: np.dtype[Any], *, masked: bool) -> Number
 
 def _labels(
     program: Program,
-    bands: _Bands,
+    bands: GivenBands,
     inputs: Sequence[Sequence[tuple[int, int]]],
     nodata: Number | Inherit | None,
     *,
@@ -318,7 +321,7 @@ def _labels(
                 label = _fitting(own, raster.data.dtype, dtype, comparison=comparison)
                 masked = masked or (encoded is not None and dtype.kind == "f" and not math.isnan(label))
                 break
-        if label is None and dtype.kind == "f" and program.invalid_possible:
+        if label is None and dtype.kind == "f" and program.gaps_possible:
             label = math.nan
         labels.append(label)
     return tuple(labels), masked
