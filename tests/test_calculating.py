@@ -98,6 +98,9 @@ def test_type_where_none_is_asked_for(expression: str, dtypes: str, expected: st
         ("a*1e30", [-1, 1, 0], "i2", "i8", [-(2**63), 2**63 - 1, 0]),
         ("exp(a)", [1000, 0], "i2", "u8", [2**64 - 1, 1]),
         ("rint(a/2)", [1, 3, -1, -3], "i2", "i2", [1, 2, 0, -1]),
+        ("rint(a)", [2**23 + 1, 2**24 - 1], "u4", "f4", [2**23 + 1, 2**24 - 1]),
+        ("rint(a & 16777215)/1", [2**23 + 1, 2**24 - 1], "u4", "f4", [2**23 + 1, 2**24 - 1]),
+        ("rint(a*a)", [2**63 - 1, 3], "i8", "u8", [2**64 - 1, 9]),
         ("~a", [0, 250], "u1", None, [255, 5]),
         ("~a", [0, -5], "i2", None, [-1, 4]),
         ("~(a > 3)", [0, 250], "u1", None, [1, 0]),
@@ -448,8 +451,10 @@ def test_truth_values_as_input() -> None:
     a = array([True, False], "bool")
     assert row(dr.calc("a ? 3 : 4", a=a, dtype="u1")) == [3, 4]
     assert row(dr.calc("~a & 1 == 1", a=a)) == [0, 1]
-    result = dr.calc("a", a=a)
+    result = dr.calc("a", a=a.assign_attrs(_FillValue=0))
     assert result.dtype == "uint8"
+    assert row(result) == [1, 0]
+    assert result.rio.nodata is None
 
 
 def test_grids_must_be_one(make_raster: MakeRaster) -> None:
@@ -597,6 +602,11 @@ def test_only_the_bands_used_are_read(make_raster: MakeRaster, monkeypatch: pyte
     monkeypatch.setattr(GdalSource, "read", lambda self, window, bands: seen.append(bands) or read(self, window, bands))  # type: ignore[func-returns-value]
     np.testing.assert_array_equal(dr.calc("b3 > 5", a).values[0], np.where(first[2] == 0, 255, first[2] > 5))
     assert set(seen) == {(3,)}
+    seen.clear()
+    result = dr.calc("(n-r)/(n+r)", n=a.isel(band=2), r=a.isel(band=0))
+    np.testing.assert_array_equal(result.values[0], ndvi(first[2], first[0]))
+    assert set(seen) == {(1, 3)}
+    assert len(seen) == result.data.npartitions
 
 
 def test_tokens_follow_the_pixels(make_raster: MakeRaster) -> None:

@@ -251,8 +251,6 @@ def _power(step: Step, out: Any, inputs: list[Any], poles: _Poles) -> Any:
 
 def _rint(step: Step, out: Any, inputs: list[Any], poles: _Poles) -> Any:
     """floor(x + 0.5)."""
-    if step.dtype == CHECKED:
-        return wholes.compute("rint", *inputs)
     np.add(inputs[0], inputs[0].dtype.type(0.5), out=out)
     return np.floor(out, out=out)
 

@@ -115,7 +115,7 @@ def _needed(rows: Sequence[Typed], root: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Types:
-    own: Mapping[int, np.dtype[Any]]
+    own: dict[int, np.dtype[Any]]
     """Node -> the type it is computed in."""
     wanted: Mapping[int, tuple[np.dtype[Any] | None, ...]]
     """Node -> the type it wants each argument in; None: as it is."""
@@ -250,6 +250,11 @@ class _Emitter:
             inputs.append(self._constant(row.high if own == CHECKED else own.type(row.high)))
         if operation == "/" and self._rows[arguments[1]].holds_zero():
             operation = "inf/0" if np.isinf(self._rows[arguments[0]].peak) else "/0"
+        if operation == "rint" and row.kind == "i":  # whole already; adding a half could round
+            self._masks[place] = self._masks[arguments[0]]
+            self._values[place] = inputs[0]
+            self._types.own[place] = self._types.own[arguments[0]] if own == CHECKED else own
+            return
         if operation == "where":
             self._masks[place] = self._chosen_masks(arguments, inputs[0])
         else:

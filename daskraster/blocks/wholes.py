@@ -59,8 +59,6 @@ def compute(operation: str, *arguments: NDArray[Any] | int) -> NDArray[Any]:
     values = [value.astype(dtype, copy=False) for value in values]
     if chosen is not None:
         return np.where(chosen.astype(bool), values[0], values[1])
-    if operation == "rint":
-        return values[0]
     if operation == "sign":
         return (values[0] > 0).astype(np.int64) - (values[0] < 0)
     result = np.asarray(UFUNCS[operation](*values))

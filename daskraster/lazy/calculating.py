@@ -242,7 +242,7 @@ def planned(
     used = [bands.bands[name] for name in expression.variables]
     count = max((one.count for one in used), default=1)
     inputs = tuple(tuple(one.band(number) for one in used) for number in range(count))
-    values = tuple(tuple(bands.rasters[raster].nodata[band] for raster, band in row) for row in inputs)
+    values = tuple(tuple(_pixel_nodata(bands.rasters[raster], band) for raster, band in row) for row in inputs)
     variables = {
         name: Variable(
             name=name,
@@ -275,6 +275,11 @@ def planned(
         has_transform=first.has_transform,
     )
     return calculation, metadata, masked
+
+
+def _pixel_nodata(raster: Raster, band: int) -> Number | None:
+    """The value of invalid pixels; truth values have none, whatever attrs they kept from what was compared."""
+    return None if raster.data.dtype.kind == "b" else raster.nodata[band]
 
 
 def _known(value: Number | None) -> Number:
@@ -316,7 +321,7 @@ def _labels(
         label: Number | None = None
         for raster, band in found:
             encoded = encoded_nodata(raster.array)
-            own = raster.nodata[band] if encoded is None else encoded
+            own = _pixel_nodata(raster, band) if encoded is None else encoded
             if own is not None:
                 label = _fitting(own, raster.data.dtype, dtype, comparison=comparison)
                 masked = masked or (encoded is not None and dtype.kind == "f" and not math.isnan(label))

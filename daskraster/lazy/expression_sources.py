@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskraster.blocks.evaluation import Calculation
+from daskraster.formats.protocols import Source
 from daskraster.grid import Window
 from daskraster.lazy.sources import SourceView
 from daskraster.timing import stage
@@ -59,12 +60,18 @@ class ExpressionSource:
             An input could not be read; the message names its file and window.
         """
         wanted = [band - 1 for band in bands]
-        planes: dict[tuple[int, int], NDArray[Any]] = {}
+        # Bands of one file are read together: where they share tiles, these are decoded once.
+        together: dict[tuple[Source, Window], list[tuple[int, tuple[int, int]]]] = {}
         for raster, numbers in self.calculation.needed(wanted).items():
             view = self.inputs[raster]
             shifted = window.shift(view.window.row_off, view.window.col_off)
-            pixels = view.source.read(shifted, tuple(view.bands[number] for number in numbers))
-            planes |= {(raster, number): plane for number, plane in zip(numbers, pixels, strict=True)}
+            plan = together.setdefault((view.source, shifted), [])
+            plan += [(view.bands[number], (raster, number)) for number in numbers]
+        planes: dict[tuple[int, int], NDArray[Any]] = {}
+        for (source, shifted), plan in together.items():
+            numbers = tuple(sorted({band for band, _ in plan}))
+            pixels = dict(zip(numbers, source.read(shifted, numbers), strict=True))
+            planes |= {key: pixels[band] for band, key in plan}
         with stage("function"):
             return self.calculation.compute(planes, wanted, window.shape_yx)
 
