@@ -12,9 +12,9 @@ The house has six floors; a module imports only from floors below its own::
 
     6  accessor  backend                                 the doors: each line calls one public function
     5  running/    writing  outputs  pyramid  gathering             arrays into files
-                   engines  delaying  finishing  progress  report
+                   engines  waves  workers  memory  plan  planning  delaying  finishing  progress  report
     4  lazy/       opening  neighbourhood  functions  arrays        xarray and dask; computes and writes nothing
-                   georeference  sources  calculating  expression_sources
+                   georeference  sources  anatomy  calculating  expression_sources
     3  formats/    protocols  choosing  tiles  tilecache            one module a format; rasterio and h5py
                    gdal  gdal_handles  geotiff  tiff
                    kea_source  kea_sink  kea_layout  kea_chunks  kea_index  kea_heap
@@ -35,6 +35,7 @@ from daskraster.errors import (
     OptionError,
     RasterArrayError,
     RasterFormatError,
+    RasterMemoryError,
     RasterNotFoundError,
     RasterReadError,
     RasterWriteError,
@@ -46,6 +47,8 @@ from daskraster.lazy.functions import Block
 from daskraster.lazy.neighbourhood import apply
 from daskraster.lazy.opening import open_raster
 from daskraster.options import INHERIT
+from daskraster.running.plan import Plan
+from daskraster.running.planning import explain
 from daskraster.running.report import WriteReport
 from daskraster.running.writing import write_raster, write_rasters
 
@@ -59,8 +62,10 @@ __all__ = [
     "Grid",
     "GridMismatchError",
     "OptionError",
+    "Plan",
     "RasterArrayError",
     "RasterFormatError",
+    "RasterMemoryError",
     "RasterNotFoundError",
     "RasterReadError",
     "RasterWriteError",
@@ -68,6 +73,7 @@ __all__ = [
     "WriteReport",
     "apply",
     "calc",
+    "explain",
     "open_raster",
     "read_attribute_table",
     "write_attribute_table",

@@ -12,6 +12,8 @@ from dask.delayed import Delayed
 from daskraster.lazy.calculating import calc
 from daskraster.lazy.neighbourhood import apply
 from daskraster.options import WriteKeywords
+from daskraster.running.plan import Plan
+from daskraster.running.planning import explain
 from daskraster.running.report import WriteReport
 from daskraster.running.writing import write_raster
 
@@ -30,6 +32,16 @@ class DaskRasterAccessor:
     def calc(self, expression: str, *others: xr.DataArray, **arguments: Any) -> xr.DataArray:
         """`daskraster.calc` of ``expression`` on the bands of this array, b1 and up, and others."""
         return calc(expression, self._array, *others, **arguments)
+
+    def explain(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        function_memory: int | None = None,
+        **options: Unpack[WriteKeywords],
+    ) -> Plan:
+        """`daskraster.explain` of writing this array."""
+        return explain(self._array, path, function_memory=function_memory, **options)
 
     def write(
         self, path: str | os.PathLike[str], *, compute: bool = True, **options: Unpack[WriteKeywords]

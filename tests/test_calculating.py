@@ -609,6 +609,14 @@ def test_only_the_bands_used_are_read(make_raster: MakeRaster, monkeypatch: pyte
     assert len(seen) == result.data.npartitions
 
 
+def test_the_plan_counts_the_files_below(make_raster: MakeRaster) -> None:
+    a, b, first, second = files(make_raster)
+    n = dr.calc("(a-b_b2)/(a+b_b2)", a=a.isel(band=2), b=b)
+    plan = dr.explain(dr.apply(lambda block: block, dr.calc("n*2", n=n), overlap=1, dtype="f4", bands=1))
+    assert [Path(name).name for name in plan.sources] == ["a.tif", "b.tif"]
+    assert plan.source_nbytes == first[2].nbytes + second[1].nbytes
+
+
 def test_tokens_follow_the_pixels(make_raster: MakeRaster) -> None:
     a, b, _, _ = files(make_raster)
     names = [

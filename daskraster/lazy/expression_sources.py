@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from daskraster.blocks.evaluation import Calculation
 from daskraster.formats.protocols import Source
 from daskraster.grid import Window
-from daskraster.lazy.sources import SourceView
+from daskraster.lazy.sources import ReadBlock, SourceView
 from daskraster.timing import stage
 
 
@@ -105,3 +105,17 @@ def expression_view(calculation: Calculation, views: Sequence[SourceView], text:
     )
     array = Window(0, 0, *views[0].window.shape_yx)
     return SourceView(source, tuple(range(1, len(calculation.bands) + 1)), array.relative_to(extent))
+
+
+def leaf_reads(read: ReadBlock) -> list[ReadBlock]:
+    """What a reading step reads in the end: itself, or the files below an expression, each with the bands it needs."""
+    source = read.view.source
+    if not isinstance(source, ExpressionSource):
+        return [read]
+    leaves: list[ReadBlock] = []
+    for raster, numbers in source.calculation.needed([band - 1 for band in read.view.bands]).items():
+        below = source.inputs[raster]
+        window = read.view.window.shift(below.window.row_off, below.window.col_off)
+        view = SourceView(below.source, tuple(below.bands[number] for number in numbers), window)
+        leaves += leaf_reads(ReadBlock(view, read.windows))
+    return leaves
