@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,7 +48,15 @@ class Measurement:
     """Why there is no result; empty if there is one."""
 
 
-def measure(tool: str, source: Path, job: Mapping[str, object], *, scratch: Path, suffix: str = ".tif") -> Measurement:
+def measure(
+    tool: str,
+    source: Path,
+    job: Mapping[str, object],
+    *,
+    scratch: Path,
+    suffix: str = ".tif",
+    check: Callable[[Path], str] | None = None,
+) -> Measurement:
     """
     Run a tool once, with the source in the page cache and nothing waiting to be written.
 
@@ -66,6 +74,8 @@ def measure(tool: str, source: Path, job: Mapping[str, object], *, scratch: Path
         Folder for the output.
     suffix
         Of the output; a KEA file is read by our own reader.
+    check
+        What is wrong with the output, in words, or nothing; None: it must be the source plus one.
 
     Returns
     -------
@@ -97,7 +107,7 @@ def measure(tool: str, source: Path, job: Mapping[str, object], *, scratch: Path
         if done.returncode != 0:
             last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
             return Measurement(failed=last[0])
-        if wrong := _check(tool, source, target):
+        if wrong := check(target) if check else _check(tool, source, target):
             return Measurement(failed=wrong)
         told = json.loads(report.read_text())
         flush_seconds = _flush(target)

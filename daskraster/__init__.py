@@ -14,13 +14,14 @@ The house has six floors; a module imports only from floors below its own::
     5  running/    writing  outputs  pyramid  gathering             arrays into files
                    engines  waves  workers  memory  plan  planning  checking  delaying  finishing  progress  report
     4  lazy/       opening  neighbourhood  functions  arrays        xarray and dask; computes and writes nothing
-                   georeference  sources  anatomy
+                   georeference  sources  anatomy  calculating  expression_sources
     3  formats/    protocols  choosing  tiles  tilecache            one module a format; rasterio and h5py
                    gdal  gdal_handles  geotiff  tiff
                    kea_source  kea_sink  kea_layout  kea_chunks  kea_index  kea_heap
                    kea_tables  kea_columns  kea_statistics  kea_texts
     2  blocks/     codecs  tiling  conversion  masking  scratch     NumPy only: what is done to one block
                    shuffle  statistics  bins  results  overviews
+                   expressions  parsing  folding  ranges  lowering  wholes  evaluation
     1  errors  grid  metadata  options  files  gaps  positioned  timing               ground
 """
 
@@ -29,6 +30,7 @@ from daskraster.errors import (
     BlockResultError,
     DaskRasterError,
     DaskRasterWarning,
+    ExpressionError,
     GridMismatchError,
     OptionError,
     RasterArrayError,
@@ -40,6 +42,7 @@ from daskraster.errors import (
 )
 from daskraster.formats.kea_tables import read_attribute_table, write_attribute_table
 from daskraster.grid import Grid, Window
+from daskraster.lazy.calculating import calc
 from daskraster.lazy.functions import Block
 from daskraster.lazy.neighbourhood import apply
 from daskraster.lazy.opening import open_raster
@@ -56,6 +59,7 @@ __all__ = [
     "BlockResultError",
     "DaskRasterError",
     "DaskRasterWarning",
+    "ExpressionError",
     "Grid",
     "GridMismatchError",
     "OptionError",
@@ -70,6 +74,7 @@ __all__ = [
     "Window",
     "WriteReport",
     "apply",
+    "calc",
     "check_overlap",
     "explain",
     "open_raster",

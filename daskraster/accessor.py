@@ -9,6 +9,7 @@ from typing import Any, Unpack
 import xarray as xr
 from dask.delayed import Delayed
 
+from daskraster.lazy.calculating import calc
 from daskraster.lazy.neighbourhood import apply
 from daskraster.options import WriteKeywords
 from daskraster.running.plan import Plan
@@ -27,6 +28,10 @@ class DaskRasterAccessor:
     def apply(self, func: Callable[..., Any], *others: xr.DataArray, **arguments: Any) -> Any:
         """`daskraster.apply` of ``func`` to this array and others."""
         return apply(func, self._array, *others, **arguments)
+
+    def calc(self, expression: str, *others: xr.DataArray, **arguments: Any) -> xr.DataArray:
+        """`daskraster.calc` of ``expression`` on the bands of this array, b1 and up, and others."""
+        return calc(expression, self._array, *others, **arguments)
 
     def explain(
         self,
