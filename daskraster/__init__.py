@@ -40,6 +40,7 @@ from daskraster.errors import (
 from daskraster.formats.kea_tables import read_attribute_table, write_attribute_table
 from daskraster.grid import Grid, Window
 from daskraster.lazy.functions import Block
+from daskraster.lazy.mosaicking import mosaic
 from daskraster.lazy.neighbourhood import apply
 from daskraster.lazy.opening import open_raster
 from daskraster.options import INHERIT
@@ -63,6 +64,7 @@ __all__ = [
     "Window",
     "WriteReport",
     "apply",
+    "mosaic",
     "open_raster",
     "read_attribute_table",
     "write_attribute_table",

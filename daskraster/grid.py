@@ -121,6 +121,38 @@ class Grid:
             for corner in ((0, 0), (cols, 0), (0, rows), (cols, rows))
         )
 
+    def offset_of(self, other: Grid) -> tuple[int, int]:
+        """Row and column of this grid's pixel nearest to the upper left pixel of ``other``."""
+        col, row = ~self.transform @ (other.transform.c, other.transform.f)
+        return round(row), round(col)
+
+    def lattice_difference(self, other: Grid) -> str | None:
+        """Why the pixels of ``other`` are none of this grid's, were it without end, in words; None where they are.
+
+        They are: equal CRS, and all four corners of ``other`` within 0.01 pixel of corners of pixels, `offset_of` away.
+        """
+        if self.crs is not other.crs and self.crs != other.crs:
+            return "their CRS differ"
+        rows, cols = other.shape_yx
+        row, col = self.offset_of(other)
+        relative = ~self.transform @ other.transform
+        if relative.a <= 0 or relative.e <= 0:
+            return "their rows or columns run in opposite directions: one of them is upside down or mirrored"
+        stretched = max(
+            math.dist(relative @ corner, (corner[0] + relative.c, corner[1] + relative.f))
+            for corner in ((cols, 0), (0, rows), (cols, rows))
+        )
+        if not stretched <= CORNER_TOLERANCE_PIXELS:
+            return "their pixel sizes differ"
+        away = max(
+            math.dist(relative @ corner, (corner[0] + col, corner[1] + row))
+            for corner in ((0, 0), (cols, 0), (0, rows), (cols, rows))
+        )
+        if not away <= CORNER_TOLERANCE_PIXELS:
+            down, right = abs(relative.f - row), abs(relative.c - col)
+            return f"the second lies {down:.3g} rows and {right:.3g} columns off the pixels of the first"
+        return None
+
     def __str__(self) -> str:
         """One line for messages: size, CRS, corner, pixel size."""
         rows, cols = self.shape_yx

@@ -13,6 +13,7 @@ from daskraster.errors import OptionError
 from daskraster.formats import choosing
 from daskraster.grid import Window
 from daskraster.lazy.arrays import new_array
+from daskraster.lazy.headers import absolute
 from daskraster.lazy.sources import SourceView, auto_chunks, check_chunks, source_array
 
 
@@ -64,10 +65,7 @@ def open_raster(
     >>> image.rio.crs, image.chunksizes  # doctest: +SKIP
     """
     wanted = (bands,) if isinstance(bands, int) else None if bands is None else tuple(bands)
-    name = os.fspath(path)
-    if Path(name).exists():
-        # Read later, perhaps by a worker or after a chdir.
-        name = str(Path(name).absolute())
+    name = absolute(path)
     source, metadata, numbers = choosing.describe(name, bands=wanted, masked=masked, overview_level=overview_level)
     shape = metadata.shape
     if isinstance(chunks, str):
