@@ -9,7 +9,9 @@ from typing import Any, Unpack
 import xarray as xr
 from dask.delayed import Delayed
 
+from daskraster.grid import Window
 from daskraster.lazy.neighbourhood import apply
+from daskraster.lazy.opening import tile_windows
 from daskraster.options import WriteKeywords
 from daskraster.running.report import WriteReport
 from daskraster.running.writing import write_raster
@@ -25,6 +27,10 @@ class DaskRasterAccessor:
     def apply(self, func: Callable[..., Any], *others: xr.DataArray, **arguments: Any) -> Any:
         """`daskraster.apply` of ``func`` to this array and others."""
         return apply(func, self._array, *others, **arguments)
+
+    def tile_windows(self, width: int, height: int, overlap: int = 0, offset: bool = False) -> list[Window]:
+        """`daskraster.tile_windows` of this array."""
+        return tile_windows(self._array, width, height, overlap, offset)
 
     def write(
         self, path: str | os.PathLike[str], *, compute: bool = True, **options: Unpack[WriteKeywords]

@@ -83,7 +83,7 @@ def merge(
 
 def is_value(pixels: NDArray[Any], value: Number) -> NDArray[np.bool_]:
     """Where pixels are a value, which may be NaN; compared in the pixels' own type, since a 64-bit integer has no exact float."""
-    if value != value:
+    if np.isnan(value):
         return np.isnan(pixels)
     same: NDArray[np.bool_] = pixels == pixels.dtype.type(value)
     return same

@@ -105,9 +105,7 @@ class MosaicSource:
         layers = [_layer(member, window, wanted) for member in members]
         judge = wanted.index(self.skip_band) if judged else 0
         try:
-            merged, empty = merge(
-                layers, (len(wanted), *window.shape_yx), self.dtype, method=self.method, judge=judge
-            )
+            merged, empty = merge(layers, (len(wanted), *window.shape_yx), self.dtype, method=self.method, judge=judge)
         except RasterReadError as error:
             error.add_note(f"needed for {window} of {self.name}")
             raise

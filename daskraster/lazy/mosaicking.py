@@ -31,13 +31,14 @@ from numpy.typing import NDArray
 
 from daskraster.blocks.masking import holds
 from daskraster.blocks.merging import METHODS
-from daskraster.errors import GridMismatchError, OptionError, RasterArrayError
+from daskraster.errors import OptionError, RasterArrayError
 from daskraster.formats.mosaic import HeldPixels, Member, MosaicSource
 from daskraster.grid import Grid, Window, window_transform
-from daskraster.lazy.arrays import Raster, as_raster, encoded_nodata, metadata_of, new_array
+from daskraster.lazy.agreement import Candidate, candidate_of, check_alike, check_method, common_metadata
+from daskraster.lazy.arrays import as_raster, new_array
 from daskraster.lazy.headers import absolute, read_headers
 from daskraster.lazy.sources import BlockWindows, SourceView, auto_chunks, source_array, starts
-from daskraster.metadata import BandMetadata, Number, RasterMetadata
+from daskraster.metadata import Number, RasterMetadata
 from daskraster.options import check_nodata
 from daskraster.timing import stage
 
@@ -107,7 +108,7 @@ def mosaic(
     layout = _laid_out(given, skip_band)
     check_method(layout.metadata, method)
     metadata, fills, skips = _values(layout, skip_value, skip_band, background)
-    source = _source(layout, metadata, fills, skips, method, skip_band)
+    source = _source(layout, metadata, fills, skips, method=method, skip_band=int(skip_band))
     held = {row.number: row.data for row in layout.rows if row.data is not None}
     data = _computed(source, held) if held else _read(source)
     return new_array(data, metadata, masked=layout.masked, bands=range(1, len(metadata.bands) + 1), name="mosaic")
@@ -115,13 +116,17 @@ def mosaic(
 
 def _listed(rasters: Any) -> list[Given]:
     if isinstance(rasters, str | bytes | os.PathLike | xr.DataArray | xr.Dataset) or not isinstance(rasters, Iterable):
-        raise OptionError(f"mosaic needs a list of paths or DataArrays, came {type(rasters).__name__}; as in mosaic([a, b])")
+        raise OptionError(
+            f"mosaic needs a list of paths or DataArrays, came {type(rasters).__name__}; as in mosaic([a, b])"
+        )
     given = list(rasters)
     if not given:
         raise OptionError("mosaic needs at least one raster, as in mosaic([a, b]); the list is empty")
     for number, one in enumerate(given, 1):
         if not isinstance(one, str | os.PathLike | xr.DataArray):
-            raise OptionError(f"raster {number} of the mosaic is a {type(one).__name__}; possible are paths and DataArrays")
+            raise OptionError(
+                f"raster {number} of the mosaic is a {type(one).__name__}; possible are paths and DataArrays"
+            )
     return given
 
 
@@ -130,21 +135,6 @@ def _check_options(method: Any, skip_band: Any) -> None:
         raise OptionError(f"method={method!r} is not known; possible are {', '.join(METHODS)}")
     if isinstance(skip_band, bool) or not isinstance(skip_band, int | np.integer) or skip_band < 1:
         raise OptionError(f"skip_band={skip_band!r} must be the number of a band, from 1")
-
-
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """A raster as it was given, looked at."""
-
-    name: str
-    metadata: RasterMetadata
-    nodata: tuple[Number | None, ...]
-    """Of each band, as it stands in the pixels."""
-    masked: bool
-    """Whether its pixels are NaN where the file has ``metadata``'s nodata."""
-    view: SourceView | None
-    data: da.Array | None
-    """Its pixels, where there is no view."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,37 +167,26 @@ class _Layout:
     """Row and column of the union's first pixel, on the lattice of the first raster."""
 
 
-def _each(given: Sequence[Given]) -> Iterator[_Given]:
+def _each(given: Sequence[Given]) -> Iterator[Candidate]:
     """Every raster looked at, in order; headers of files are read ahead in threads."""
     paths = [absolute(one) for one in given if not isinstance(one, xr.DataArray)]
     headers = read_headers(paths)
     try:
         for number, one in enumerate(given, 1):
             if isinstance(one, xr.DataArray):
-                yield _given_array(as_raster(one, f"raster {number} of the mosaic"))
+                yield candidate_of(as_raster(one, f"raster {number} of the mosaic"))
                 continue
             source, metadata, bands = next(headers)
             nodata = tuple(band.nodata for band in metadata.bands)
             view = SourceView(source, bands, Window(0, 0, *metadata.grid.shape_yx))
-            yield _Given(source.name, metadata, nodata, False, view, None)
+            yield Candidate(source.name, metadata, nodata, False, view, None)
     finally:
         headers.close()  # type: ignore[attr-defined]
 
 
-def _given_array(raster: Raster) -> _Given:
-    return _Given(
-        raster.name,
-        metadata_of(raster),
-        raster.nodata,
-        encoded_nodata(raster.array) is not None,
-        raster.view,
-        None if raster.view is not None else raster.data,
-    )
-
-
 def _laid_out(given: Sequence[Given], skip_band: int) -> _Layout:
     """Check each raster against the first, keep a row of it, let the rest go."""
-    first: _Given | None = None
+    first: Candidate | None = None
     rows: list[_Row] = []
     masked, differing = True, ""
     agreed: RasterMetadata | None = None
@@ -216,13 +195,13 @@ def _laid_out(given: Sequence[Given], skip_band: int) -> _Layout:
         if first is None or agreed is None:
             first, agreed = one, replace(one.metadata, gcps=(), gcp_wkt="")
             _check_first(one, skip_band)
-        _check_alike(first, one)
+        check_alike(first, one)
         if not differing and repr(one.nodata) != repr(first.nodata):
             differing = f"{first.name} has nodata {_said(first.nodata)}, {one.name} {_said(one.nodata)}"
         row, col = first.metadata.grid.offset_of(one.metadata.grid)
         height, width = one.metadata.grid.shape_yx
         top, left, bottom, right = min(top, row), min(left, col), max(bottom, row + height), max(right, col + width)
-        agreed = _agreed(agreed, one.metadata)
+        agreed = common_metadata(agreed, one.metadata)
         masked = masked and one.masked
         rows.append(_Row(number, one.view, one.data, (row, col), _skippable(one, skip_band)))
     assert first is not None
@@ -242,106 +221,21 @@ def _said(nodata: tuple[Number | None, ...]) -> str:
     return str(nodata[0] if len(set(map(repr, nodata))) == 1 else nodata).replace("None", "none")
 
 
-def _skippable(one: _Given, skip_band: int) -> Number | None:
+def _skippable(one: Candidate, skip_band: int) -> Number | None:
     value, dtype = one.nodata[skip_band - 1], one.metadata.dtype
     if value is None or (dtype.kind == "f" and np.isnan(value)) or holds(dtype, value):
         return value
     return None  # a nodata value that no pixel can have, as -9999 of uint8
 
 
-def _check_first(one: _Given, skip_band: int) -> None:
+def _check_first(one: Candidate, skip_band: int) -> None:
     count, dtype = len(one.metadata.bands), one.metadata.dtype
     if skip_band > count:
         raise OptionError(f"skip_band={skip_band}: {one.name} has bands 1 to {count}")
     if dtype.kind not in "iuf":
-        raise RasterArrayError(f"{one.name} has dtype {dtype}; a mosaic is of integers or floats: convert with array.astype")
-
-
-def _check_alike(first: _Given, one: _Given) -> None:
-    """Refuse a raster that makes no mosaic with the first.
-
-    Raises
-    ------
-    GridMismatchError, RasterArrayError
-        With both rasters' names and what they have.
-    """
-    grids = first.metadata.grid, one.metadata.grid
-    difference = grids[0].lattice_difference(grids[1])
-    if difference:
-        raise GridMismatchError(
-            f"{one.name} does not lie on the pixels of {first.name}, the first of the mosaic ({difference}):\n"
-            f"  {first.name}: {grids[0]}\n  {one.name}: {grids[1]}\n"
-            "bring them to one grid first: use dr.align"
-        )
-    if one is not first:
-        for raster in (first, one):
-            if raster.metadata.gcps and not raster.metadata.has_transform:
-                raise GridMismatchError(
-                    f"{raster.name} has ground control points and no transform, so it lies on no grid that the mosaic could share; "
-                    "warp it first, as gdalwarp does"
-                )
-    facts = [(len(raster.metadata.bands), raster.metadata.dtype) for raster in (first, one)]
-    if facts[0] != facts[1]:
         raise RasterArrayError(
-            f"the rasters of a mosaic are of one band count and dtype: {first.name} has {facts[0][0]} bands of {facts[0][1]}, "
-            f"{one.name} {facts[1][0]} of {facts[1][1]}; choose bands with open_raster(path, bands=...), convert with array.astype"
+            f"{one.name} has dtype {dtype}; a mosaic is of integers or floats: convert with array.astype"
         )
-    _check_physical(first, one)
-
-
-def _check_physical(first: _Given, one: _Given) -> None:
-    """Equal pixels must mean equal values: refuse another scale, offset or unit."""
-    for number, (ours, theirs) in enumerate(zip(first.metadata.bands, one.metadata.bands, strict=True), 1):
-        for what in ("scale", "offset", "units"):
-            mine, other = getattr(ours, what), getattr(theirs, what)
-            if mine != other and None not in (mine, other):
-                raise RasterArrayError(
-                    f"band {number} has {what} {mine} in {first.name}, {other} in {one.name}: one pixel value would mean two things in the "
-                    "mosaic; open them and bring them to one scale first"
-                )
-
-
-def check_method(metadata: RasterMetadata, method: str) -> None:
-    """Refuse the mean of classes.
-
-    Raises
-    ------
-    OptionError
-        A band is thematic or has a colour table.
-    """
-    classes = [number for number, band in enumerate(metadata.bands, 1) if band.thematic or band.colormap]
-    if method == "mean" and classes:
-        raise OptionError(
-            f"method='mean' would make classes that are not there, of the classes or palette of band {classes[0]}; "
-            "take 'last', 'first', 'min' or 'max'"
-        )
-
-
-def _agreed(known: RasterMetadata, other: RasterMetadata) -> RasterMetadata:
-    """What two rasters have in common."""
-    if known.bands == other.bands and known.tags == other.tags:
-        return known
-    bands = [_agreed_band(*pair) for pair in zip(known.bands, other.bands, strict=True)]
-    return replace(known, bands=bands, tags=_common(known.tags, other.tags))
-
-
-def _agreed_band(known: BandMetadata, other: BandMetadata) -> BandMetadata:
-    palette = known.colormap if known.colormap == other.colormap else None
-    color = known.color if known.color == other.color else None
-    return replace(
-        known,
-        nodata=known.nodata if repr(known.nodata) == repr(other.nodata) else None,
-        name=known.name if known.name == other.name else None,
-        units=known.units if known.units == other.units else None,
-        color=None if color == "palette" and palette is None else color,
-        colormap=palette,
-        thematic=known.thematic or other.thematic,
-        tags=_common(known.tags, other.tags),
-    )
-
-
-def _common(one: Any, other: Any) -> dict[str, str]:
-    return {key: text for key, text in one.items() if other.get(key) == text}
 
 
 def _values(
@@ -391,13 +285,12 @@ def _source(
     metadata: RasterMetadata,
     fills: tuple[Number, ...],
     skips: Sequence[Number | None],
+    *,
     method: str,
     skip_band: int,
 ) -> MosaicSource:
     members = tuple(
-        member
-        for row, skip in zip(layout.rows, skips, strict=True)
-        for member in _members(row, skip, layout.origin)
+        member for row, skip in zip(layout.rows, skips, strict=True) for member in _members(row, skip, layout.origin)
     )
     digest = hashlib.sha256(repr((method, skip_band, fills, metadata.shape)).encode())
     for member in members:
@@ -473,9 +366,7 @@ def _computed(source: MosaicSource, held: dict[int, da.Array]) -> da.Array:
     return da.Array(graph, name, chunks=((len(bands),), *chunks_yx), dtype=source.dtype, meta=meta)
 
 
-def _merge_computed(
-    part: MosaicSource, window: Window, bands: tuple[int, ...], *blocks: NDArray[Any]
-) -> NDArray[Any]:
+def _merge_computed(part: MosaicSource, window: Window, bands: tuple[int, ...], *blocks: NDArray[Any]) -> NDArray[Any]:
     """A block of a mosaic whose computed members are ``blocks``, in their order."""
     pixels = iter(blocks)
     members = tuple(

@@ -25,7 +25,7 @@ from dask.layers import ArrayBlockwiseDep
 from numpy.typing import NDArray
 
 from daskraster.formats.protocols import Narrowing, Source
-from daskraster.grid import Window, split_axis
+from daskraster.grid import Window, split_axis, table_cores
 from daskraster.timing import stage
 
 type ChunksYX = tuple[tuple[int, ...], tuple[int, ...]]
@@ -120,7 +120,7 @@ def read_window(what: ReadWindow) -> NDArray[Any]:
         return what.source.read(what.window, what.bands)
 
 
-class NarrowedBlocks(ArrayBlockwiseDep):  # type: ignore[misc]
+class NarrowedBlocks(ArrayBlockwiseDep):
     """The `ReadWindow` of each block, made when dask makes the tasks.
 
     A mosaic's table of 10,000 members weighs 3 MB pickled, and a cluster's scheduler sends every task by itself.
@@ -189,8 +189,8 @@ def _found(layers: Any, name: str) -> tuple[SourceView, _Chunks] | None:
     layer = layers.get(name)
     # dask's optimisation gives the last step's name to what it fused.
     if isinstance(layer, Blockwise) and name.startswith(LAYER_PREFIX):
-        narrowed = [blocks.read for blocks in layer.io_deps.values() if isinstance(blocks, NarrowedBlocks)]
-        plain = [value for value, index in layer.indices if index is None and isinstance(value, ReadBlock)]
+        narrowed: list[Any] = [blocks.read for blocks in layer.io_deps.values() if isinstance(blocks, NarrowedBlocks)]
+        plain: list[Any] = [value for value, index in layer.indices if index is None and isinstance(value, ReadBlock)]
         for read in (*narrowed, *plain):
             if read.windows.halo_yx == (0, 0):
                 return read.view, ((len(read.view.bands),), *read.windows.chunks_yx)
@@ -312,13 +312,15 @@ def _multiple(wanted: int, tile: int) -> int:
 
 
 def check_chunks(chunks: Any, shape_yx: tuple[int, int]) -> ChunksYX:
-    """Chunk sizes from what a user gives: an int, a pair (y, x) of ints or of tuples of sizes, a dict by dimension.
+    """Chunk sizes from what a user gives: an int, a pair (y, x) of ints or of tuples of sizes, a dict by dimension, a tile table.
 
     Raises
     ------
     ValueError
         They make no partition of the raster.
     """
+    if isinstance(chunks, list | tuple) and any(isinstance(part, Window) for part in chunks):
+        return _table_chunks(chunks, shape_yx)
     if isinstance(chunks, dict):
         unknown = set(chunks) - {"band", "y", "x"}
         if unknown:
@@ -332,6 +334,20 @@ def check_chunks(chunks: Any, shape_yx: tuple[int, int]) -> ChunksYX:
         raise ValueError(f"chunks={chunks!r} must be 'auto', a number, a pair (y, x), or a dict with y and x")
     rows, cols = (_axis_chunks(part, size) for part, size in zip(chunks, shape_yx, strict=True))
     return rows, cols
+
+
+def _table_chunks(table: Sequence[Any], shape_yx: tuple[int, int]) -> ChunksYX:
+    """The cores of a tile table as chunks; its overlap is given to `apply`, not to the array."""
+    strange = next((part for part in table if not isinstance(part, Window)), None)
+    if strange is not None:
+        raise ValueError(f"chunks= is a list of windows with {strange!r} among them; a tile table has windows alone")
+    try:
+        return table_cores(table, shape_yx)
+    except ValueError as error:
+        rows, cols = shape_yx
+        raise ValueError(
+            f"chunks= is no tile table of this raster of {cols} x {rows} pixels: {error}; make one with dr.tile_windows"
+        ) from error
 
 
 def _axis_chunks(part: Any, size: int) -> tuple[int, ...]:
