@@ -253,11 +253,12 @@ def table_cores(table: Sequence[Window], shape_yx: tuple[int, int]) -> tuple[tup
     sides = [(window.col_off, window.col_stop) for window in table[:count]]
     spans = [(top, side) for top in tops for side in sides]
     came = [((window.row_off, window.row_stop), (window.col_off, window.col_stop)) for window in table]
-    if spans != came:
-        wrong = next((n for n, pair in enumerate(zip(spans, came, strict=False)) if pair[0] != pair[1]), len(spans))
+    if spans != came or tops != sorted(tops) or sides != sorted(sides):
+        pairs = zip(spans, came, strict=False)
+        wrong = next((number for number, (due, one) in enumerate(pairs) if due != one), len(table) - 1)
         raise ValueError(
-            f"its windows make no table of rows and columns, row by row: number {wrong + 1} of {len(table)} is "
-            f"{table[min(wrong, len(table) - 1)]}"
+            "its windows make no table of rows and columns, row by row from the top left: "
+            f"look at number {wrong + 1} of {len(table)}, {table[wrong]}"
         )
     overlaps = {cut for pairs, length in zip((tops, sides), shape_yx, strict=True) for cut in _overlaps(pairs, length)}
     if len(overlaps) > 1:
