@@ -29,6 +29,7 @@ class Candidate:
 
 
 def candidate_of(raster: Raster) -> Candidate:
+    """A DataArray as a candidate; nothing is computed."""
     return Candidate(
         raster.name,
         metadata_of(raster),
@@ -100,7 +101,7 @@ def check_method(metadata: RasterMetadata, method: str) -> None:
 
 
 def common_metadata(known: RasterMetadata, other: RasterMetadata) -> RasterMetadata:
-    """What two rasters have in common."""
+    """What two rasters of one band count say alike: names, units, colours, tags; nodata where it is the same."""
     if known.bands == other.bands and known.tags == other.tags:
         return known
     bands = [_agreed_band(*pair) for pair in zip(known.bands, other.bands, strict=True)]

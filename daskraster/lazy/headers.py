@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from daskraster.formats.protocols import Source
 from daskraster.metadata import RasterMetadata
 from daskraster.showing import progress_line
 
-# A header on a disk takes 1 ms of Python that no second thread helps with; one on a network waits for 10-100 ms, which they share.
+# A header on a disk takes 1.7 ms, most of it GDAL's, which two cores share in 1.2; one on a network waits for 10-100 ms, and they wait together.
 THREADS = 16
 SHOWN_AFTER_SECONDS = 1.0
 
@@ -20,7 +20,7 @@ type Header = tuple[Source, RasterMetadata, tuple[int, ...]]
 """The source, its metadata, the numbers of its bands."""
 
 
-def read_headers(paths: Sequence[str]) -> Iterator[Header]:
+def read_headers(paths: Sequence[str]) -> Generator[Header]:
     """What each file holds, in the order of ``paths``; a line of progress where it takes longer than a second.
 
     Files stay closed; a header is let go as soon as the next one is asked for.

@@ -181,7 +181,7 @@ def _each(given: Sequence[Given]) -> Iterator[Candidate]:
             view = SourceView(source, bands, Window(0, 0, *metadata.grid.shape_yx))
             yield Candidate(source.name, metadata, nodata, False, view, None)
     finally:
-        headers.close()  # type: ignore[attr-defined]
+        headers.close()
 
 
 def _laid_out(given: Sequence[Given], skip_band: int) -> _Layout:

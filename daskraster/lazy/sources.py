@@ -4,7 +4,7 @@ Strategy. A raster file becomes one Blockwise layer whose first step is a `ReadB
 that step in the array's own graph and asks the source for the larger window, instead of asking the graph for neighbours: one task a
 block (0.4 ms) where `map_overlap` makes about 12 (4.3 ms) and keeps a row of blocks alive. Nothing is registered anywhere, so the
 source survives copies and pickling and is gone after ``persist``. Plain slices (``isel``, ``sel``, ``clip_box``, one band) are seen
-through, since those are what people do most.
+through, since those are what people do most. A source made of many others is narrowed for each block, when dask makes the task, to those it needs.
 """
 
 from __future__ import annotations
