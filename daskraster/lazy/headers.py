@@ -13,7 +13,7 @@ from daskraster.metadata import RasterMetadata
 from daskraster.showing import progress_line
 
 # A header on a disk takes 1.7 ms, most of it GDAL's, which two cores share in 1.2; one on a network waits for 10-100 ms, and they wait together.
-THREADS = 16
+THREADS = 8
 SHOWN_AFTER_SECONDS = 1.0
 
 type Header = tuple[Source, RasterMetadata, tuple[int, ...]]
