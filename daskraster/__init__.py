@@ -15,14 +15,16 @@ The house has six floors; a module imports only from floors below its own::
                    engines  waves  workers  memory  plan  planning  checking  delaying  finishing  progress  report
     4  lazy/       opening  neighbourhood  functions  arrays        xarray and dask; computes and writes nothing
                    georeference  sources  anatomy  calculating  expression_sources
+                   mosaicking  agreement  headers
     3  formats/    protocols  choosing  tiles  tilecache            one module a format; rasterio and h5py
-                   gdal  gdal_handles  geotiff  tiff
+                   gdal  gdal_handles  mosaic  geotiff  tiff
                    kea_source  kea_sink  kea_layout  kea_chunks  kea_index  kea_heap
                    kea_tables  kea_columns  kea_statistics  kea_texts
     2  blocks/     codecs  tiling  conversion  masking  scratch     NumPy only: what is done to one block
                    shuffle  statistics  bins  results  overviews
                    expressions  parsing  folding  ranges  lowering  wholes  evaluation
-    1  errors  grid  metadata  options  files  gaps  positioned  timing               ground
+                   merging  averaging
+    1  errors  grid  metadata  options  files  gaps  positioned  timing  showing      ground
 """
 
 from daskraster import accessor as _accessor  # noqa: F401 - registers .dr
@@ -44,8 +46,9 @@ from daskraster.formats.kea_tables import read_attribute_table, write_attribute_
 from daskraster.grid import Grid, Window
 from daskraster.lazy.calculating import calc
 from daskraster.lazy.functions import Block
+from daskraster.lazy.mosaicking import mosaic
 from daskraster.lazy.neighbourhood import apply
-from daskraster.lazy.opening import open_raster
+from daskraster.lazy.opening import open_raster, tile_windows
 from daskraster.options import INHERIT
 from daskraster.running.checking import OverlapCheck, check_overlap
 from daskraster.running.plan import Plan
@@ -77,8 +80,10 @@ __all__ = [
     "calc",
     "check_overlap",
     "explain",
+    "mosaic",
     "open_raster",
     "read_attribute_table",
+    "tile_windows",
     "write_attribute_table",
     "write_raster",
     "write_rasters",
