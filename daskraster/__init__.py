@@ -16,11 +16,12 @@ The house has six floors; a module imports only from floors below its own::
     4  lazy/       opening  neighbourhood  functions  arrays        xarray and dask; computes and writes nothing
                    georeference  sources
     3  formats/    protocols  choosing  tiles  tilecache            one module a format; rasterio and h5py
-                   gdal  gdal_handles  geotiff  tiff
+                   gdal  gdal_handles  geotiff  geotiff_directories  geotiff_checks  tiff
+                   sidecars  attribute_tables
                    kea_source  kea_sink  kea_layout  kea_chunks  kea_index  kea_heap
                    kea_tables  kea_columns  kea_statistics  kea_texts
     2  blocks/     codecs  tiling  conversion  masking  scratch     NumPy only: what is done to one block
-                   shuffle  statistics  bins  results  overviews
+                   shuffle  statistics  bins  results  overviews  validity
     1  errors  grid  metadata  options  files  gaps  positioned  timing               ground
 """
 
@@ -37,7 +38,8 @@ from daskraster.errors import (
     RasterReadError,
     RasterWriteError,
 )
-from daskraster.formats.kea_tables import read_attribute_table, write_attribute_table
+from daskraster.formats.attribute_tables import read_attribute_table
+from daskraster.formats.kea_tables import write_attribute_table
 from daskraster.grid import Grid, Window
 from daskraster.lazy.functions import Block
 from daskraster.lazy.neighbourhood import apply

@@ -54,6 +54,7 @@ COMPRESSIONS = (
     "webp",
 )
 MAX_TILE = 16384
+MAX_CATEGORIES = 1 << 16  # formats keep one name for each value from 0 on
 PREDICTABLE = ("deflate", "zstd", "lzw")
 """Compressions that TIFF readers combine with a predictor."""
 
@@ -86,6 +87,9 @@ class WriteKeywords(TypedDict, total=False):
     colormap: Colormap | None
     thematic: bool | None
     attribute_table: Any
+    categories: Mapping[int, str] | Sequence[str] | None
+    sidecar: bool
+    mask: bool
     statistics: bool
     overviews: bool | Sequence[int]
     overview_resampling: str | None
@@ -127,8 +131,18 @@ class WriteOptions:
     thematic: bool | None = None
     """Whether pixels are classes; None: what the array says."""
     attribute_table: Any = None
-    """KEA: the table of band 1 as a DataFrame, or of several as ``{band: DataFrame}``, or the path of a KEA file whose table of band 1 is taken
-    over without its pixel counts, which would be those of other pixels."""
+    """The table of band 1 as a DataFrame, or of several as ``{band: DataFrame}``, or the path of a file whose table of band 1 is taken
+    over without its pixel counts, which would be those of other pixels. KEA holds it, GeoTIFF and COG with ``sidecar=True``."""
+    categories: Mapping[int, str] | None = None
+    """Pixel value -> name of its class, in all bands; a sequence names the values 0, 1, 2 ... None: what the array says. KEA holds
+    them, in its attribute table, GeoTIFF and COG with ``sidecar=True``."""
+    sidecar: bool = False
+    """GeoTIFF and COG: write a file ``.aux.xml`` beside, for what GDAL keeps there: category names, attribute tables, that pixels are classes,
+    histograms. Without it what the array brings along of these is left out, and what was asked for is refused."""
+    mask: bool = False
+    """Write masks: one for all bands in GeoTIFF and COG, as GDAL has it, where a pixel is masked as no band of it is valid; one for each band in KEA.
+    Valid is what is neither nodata nor NaN. With ``nodata=None`` the mask alone says what is valid, and pixels that the array
+    calls nodata are masked. GDAL and QGIS look at a mask before nodata. In GeoTIFF all bands of a pixel are in one block then."""
     statistics: bool = True
     """Statistics of every band, in the same pass, in the file and in the report."""
     overviews: bool | tuple[int, ...] = True
@@ -161,6 +175,8 @@ class WriteOptions:
             values["dtype"] = pixel_type(values["dtype"])
         if values.get("band_names") is not None:
             values["band_names"] = tuple(str(name) for name in values["band_names"])
+        if values.get("categories") is not None:
+            values["categories"] = checked_categories(values["categories"])
         if not isinstance(values.get("overviews", True), bool):
             values["overviews"] = _factors(values["overviews"])
         if isinstance(values.get("compress"), str):
@@ -277,6 +293,9 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "band_names": (tuple, list),
     "tags": (Mapping,),
     "colormap": (Mapping,),
+    "categories": (Mapping, tuple, list),
+    "sidecar": (bool,),
+    "mask": (bool,),
     "statistics": (bool,),
     "overviews": (bool, list, tuple),
     "overview_resampling": (str,),
@@ -314,6 +333,28 @@ def _check_colormap(colormap: Colormap | None) -> None:
             )
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
             raise OptionError(f"colormap= has the pixel value {value!r}; it must be a whole number from 0")
+
+
+def checked_categories(categories: Any) -> dict[int, str]:
+    """Names of classes by pixel value, from a mapping or a sequence; empty names are left out.
+
+    Raises
+    ------
+    OptionError
+        A value that is no whole number from 0 to 65,535, or a name that is no text.
+    """
+    pairs = categories.items() if isinstance(categories, Mapping) else enumerate(categories)
+    names: dict[int, str] = {}
+    for value, name in pairs:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < MAX_CATEGORIES:
+            raise OptionError(
+                f"categories= has the pixel value {value!r}; it must be a whole number from 0 to {MAX_CATEGORIES - 1}"
+            )
+        if not isinstance(name, str):
+            raise OptionError(f"categories= has {name!r} for {value}; a name is text")
+        if name:
+            names[int(value)] = name
+    return names
 
 
 def _check_number(name: str, value: int | None, possible: range | None, compress: str) -> None:
