@@ -1,6 +1,6 @@
 """What statistics and overviews cost in the same pass: ``b1 + 1`` without a halo into GeoTIFF, COG and KEA, and how others make a COG.
 
-``python -m benchmarks.products [--size 24576] [--repeat 3] [--odc-python PATH]``
+``python -m benchmarks.products [--size 24576] [--repeat 3] [--odc-python PATH] [--only ROW ...]``
 
 ``--odc-python``: the Python of an environment that has odc-geo (``pip install odc-geo rioxarray dask``); without it that row is left out.
 Repeats are interleaved, so that a slow minute of the machine hits all alike; times are medians of the run without imports.
@@ -8,6 +8,7 @@ Repeats are interleaved, so that a slow minute of the machine hits all alike; ti
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -35,6 +36,7 @@ ROWS = (
     Row(name="GeoTIFF", job={"halo": 0}),
     Row(name="GeoTIFF + both", job=BOTH),
     Row(name="COG + both", job={**BOTH, "driver": "COG"}),
+    Row(name="COG + both + mask", job={**BOTH, "driver": "COG", "mask": True}),
     Row(name="KEA", job={"halo": 0}, suffix=".kea"),
     Row(name="KEA + both", job=BOTH, suffix=".kea"),
     Row(name="odc-geo COG", tool="odc_cog"),
@@ -48,7 +50,9 @@ GOALS = (
 )
 
 
-def run(scene: Path, *, repeat: int, threads: int, odc_python: str | None) -> dict[str, list[Measurement]]:
+def run(
+    scene: Path, *, repeat: int, threads: int, odc_python: str | None, only: Sequence[str] = ()
+) -> dict[str, list[Measurement]]:
     """
     Measure every row ``repeat`` times, interleaved.
 
@@ -60,6 +64,8 @@ def run(scene: Path, *, repeat: int, threads: int, odc_python: str | None) -> di
         Runs of each row; threads each tool may use.
     odc_python
         Python that has odc-geo; None: that row is left out.
+    only
+        Names of the rows wanted; none: all.
 
     Returns
     -------
@@ -71,7 +77,7 @@ def run(scene: Path, *, repeat: int, threads: int, odc_python: str | None) -> di
     OSError
         The scene or the folder for outputs cannot be used.
     """
-    rows = [row for row in ROWS if row.tool != "odc_cog" or odc_python]
+    rows = [row for row in ROWS if (row.tool != "odc_cog" or odc_python) and (not only or row.name in only)]
     results: dict[str, list[Measurement]] = {row.name: [] for row in rows}
     for turn in range(repeat):
         for row in rows:
@@ -127,10 +133,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--scene", type=Path, help="a scene that is there already")
     parser.add_argument("--odc-python")
+    parser.add_argument(
+        "--only", nargs="+", default=(), metavar="ROW", help="these rows; the others stay as they are in the JSON"
+    )
     parser.add_argument("--json", type=Path, default=RESULTS / "products.json")
     asked = parser.parse_args()
     scene = asked.scene or make_scene(DATA / f"scene_{asked.size}.tif", asked.size, asked.size, threads=asked.threads)
-    results = run(scene, repeat=asked.repeat, threads=asked.threads, odc_python=asked.odc_python)
+    results = run(scene, repeat=asked.repeat, threads=asked.threads, odc_python=asked.odc_python, only=asked.only)
+    if asked.only and asked.json.exists():
+        before = json.loads(asked.json.read_text())
+        kept = {name: [Measurement(**one) for one in runs] for name, runs in before.items() if name not in results}
+        results = {row.name: {**kept, **results}[row.name] for row in ROWS if row.name in {**kept, **results}}
     asked.json.parent.mkdir(parents=True, exist_ok=True)
     asked.json.write_text(
         json.dumps({name: [asdict(run) for run in runs] for name, runs in results.items()}, indent=1) + "\n"
