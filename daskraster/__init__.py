@@ -17,7 +17,7 @@ The house has six floors; a module imports only from floors below its own::
                    georeference  sources
     3  formats/    protocols  choosing  tiles  tilecache            one module a format; rasterio and h5py
                    gdal  gdal_handles  geotiff  geotiff_directories  geotiff_checks  tiff
-                   sidecars  attribute_tables
+                   cog_order  sidecars  attribute_tables
                    kea_source  kea_sink  kea_layout  kea_chunks  kea_index  kea_heap
                    kea_tables  kea_columns  kea_statistics  kea_texts
     2  blocks/     codecs  tiling  conversion  masking  scratch     NumPy only: what is done to one block

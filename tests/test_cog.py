@@ -118,6 +118,38 @@ def test_no_larger_than_gdals(engine: str, tmp_path: Path) -> None:
         assert (tmp_path / "out.tif").stat().st_size <= most, (compress, values.dtype)
 
 
+@pytest.mark.parametrize("shape", [(1, 40, 50), (1, 300, 200), (3, 600, 700), (1, 1100, 900)])
+@pytest.mark.parametrize("content", ["noise", "zeros", "scene"])
+def test_no_larger_than_gdals_at_any_size(shape: tuple[int, int, int], content: str, tmp_path: Path) -> None:
+    """Overviews that compress badly and well, files of one tile; in order and not."""
+    values = np.random.default_rng(0).integers(0, 65536, shape).astype("uint16")
+    if content != "noise":
+        values = np.zeros(shape, "uint16") if content == "zeros" else pixels(shape)
+    theirs = gdals_cog(values, tmp_path, compress="deflate", level=6, predictor="YES")
+    image = dr.open_raster(tmp_path / "plain.tif", chunks=512)
+    # Statistics are no part of GDAL's file.
+    options: Any = {"driver": "COG", "level": 6, "statistics": False, **QUIET}
+    dr.write_raster(image, tmp_path / "out.tif", **options)
+    check_cog(tmp_path / "out.tif", ordered=True)
+    dr.write_raster(image, tmp_path / "later.tif", compute=False, **options).compute()  # type: ignore[union-attr]
+    check_cog(tmp_path / "later.tif", ordered=False)
+    assert (tmp_path / "out.tif").stat().st_size <= 1.05 * theirs
+    assert (tmp_path / "later.tif").stat().st_size <= 1.05 * theirs + 4096
+
+
+def test_a_large_one_makes_no_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from daskraster.formats import geotiff
+
+    values = pixels((2, 300, 500), "uint8")
+    monkeypatch.setattr(geotiff, "ORDERED_NBYTES", values.nbytes - 1)
+    dr.write_raster(raster(da.from_array(values, chunks=(2, 64, 128))), tmp_path / "out.tif", driver="COG", blocksize=32, **QUIET)  # fmt: skip
+    check_cog(tmp_path / "out.tif", ordered=False)
+    monkeypatch.setattr(geotiff, "ORDERED_NBYTES", values.nbytes)
+    dr.write_raster(raster(da.from_array(values, chunks=(2, 64, 128))), tmp_path / "out.tif", driver="COG", blocksize=32, bigtiff=True, **QUIET)  # fmt: skip
+    check_cog(tmp_path / "out.tif", ordered=True)
+    assert (read(tmp_path / "out.tif") == values).all()
+
+
 def test_everything_is_in_before_closing(tmp_path: Path) -> None:
     values = pixels((1, 300, 300), "uint8") % 5
     palette = {number: (number, 10, 20, 255) for number in range(5)}

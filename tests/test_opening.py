@@ -362,3 +362,8 @@ def test_ground_control_points_of_an_overview(tmp_path: Path) -> None:
         dataset.build_overviews([2])
     assert [point[2:4] for point in dr.open_raster(path).attrs["gcps"]] == [(200, 50)]
     assert [point[2:4] for point in dr.open_raster(path, overview_level=0).attrs["gcps"]] == [(100, 25)]
+
+
+def test_strips_of_zeros_whose_last_one_gdal_stored_whole(make_raster: MakeRaster) -> None:
+    path = make_raster(np.zeros((1, 1025, 1023), "uint16"))
+    assert (dr.open_raster(path).values == 0).all()

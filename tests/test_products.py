@@ -116,7 +116,7 @@ def check_statistics(path: Path, report: dr.WriteReport, values: NDArray[Any], n
         wide = kept.astype(np.longdouble)
         assert (of_band.minimum, of_band.maximum) == (kept.min(), kept.max())
         assert of_band.mean == pytest.approx(float(wide.mean()), rel=1e-12, abs=1e-12)
-        assert of_band.stddev == pytest.approx(float(wide.std()), rel=1e-9, abs=1e-9)
+        assert of_band.stddev == pytest.approx(float(wide.std()), rel=1e-12, abs=1e-12)
         if items:
             assert float(items["STATISTICS_MEAN"]) == of_band.mean
             assert float(items["STATISTICS_STDDEV"]) == of_band.stddev

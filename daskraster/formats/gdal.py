@@ -201,6 +201,10 @@ def _libertiff_reads(path: str, dataset: Any, grid_dataset: Any, overview_level:
         return False
     if dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS"):
         return False
+    rows, cols = dataset.block_shapes[0]
+    if "COMPRESSION" not in dataset.tags(ns="IMAGE_STRUCTURE") and cols == dataset.width and dataset.height % rows:
+        # GDAL stores a last strip of zeros with all the rows of a whole one, which LIBERTIFF refuses ("Strile size != expected size").
+        return False
     try:
         with open_dataset(path, driver="LIBERTIFF", overview_level=overview_level) as other:
             return (other.count, other.shape, other.dtypes, other.block_shapes) == (

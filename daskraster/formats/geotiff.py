@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +47,7 @@ from daskraster.blocks.validity import Validity
 from daskraster.errors import OptionError, RasterWriteError
 from daskraster.files import writable_target
 from daskraster.formats import tiff
+from daskraster.formats.cog_order import LEADER_NBYTES, TRAILER_NBYTES, ghost, in_order
 from daskraster.formats.gdal_handles import quiet_gdal
 from daskraster.formats.geotiff_checks import (
     CLASSIC_NBYTES,
@@ -81,8 +81,7 @@ LONGEST_STATISTICS = {
 TILE_SPARE_NBYTES = 1 << 16  # what headers of a codec may add to a tile, well above any of them
 # Pixels of a COG whose encoded tiles are all kept in memory until they can be written in order.
 ORDERED_NBYTES = 32 << 20
-LEADER_NBYTES = TRAILER_NBYTES = 4
-TILES_AT_ONCE = 256
+TILES_AT_ONCE = 256  # three buffers each, in one system call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,30 +236,21 @@ class GeoTiffSink(TileSink):
         if not self.ordered:
             TileSink.write_held(self, held, offsets, sizes)
             return
-        numbers = [number for number in self._in_order() if number in held]
+        order = in_order(self.first_numbers, len(self.levels), masked=bool(self.masks), planar=self._planar)
+        numbers = [number for number in order if number in held]
         for first in range(0, len(numbers), TILES_AT_ONCE):
             several = numbers[first : first + TILES_AT_ONCE]
-            parts = [struct.pack("<I", len(held[one])) + held[one] + held[one][-TRAILER_NBYTES:] for one in several]
-            for number, offset in zip(several, self.started.append(parts), strict=True):
-                offsets[number], sizes[number] = offset + LEADER_NBYTES, len(held[number])
+            parts: list[Buffer] = []
+            for number in several:
+                content = held[number]
+                parts += [len(content).to_bytes(LEADER_NBYTES, "little"), content, content[-TRAILER_NBYTES:]]
+                sizes[number] = len(content)
+            offsets[several] = self.started.append(parts)[1::3]
 
     @property
     def _planar(self) -> bool:
         """Whether bands lie one behind the other."""
         return self.tiles.band_interleaved and self.tiles.shape[0] > 1
-
-    def _in_order(self) -> Sequence[int]:
-        """Numbers of all tiles: the smallest level first, row by row, and with each the one of its mask; behind all where bands lie apart."""
-        first, count = self.first_numbers, len(self.levels)
-        order: list[int] = []
-        for level in range(count - 1, -1, -1):
-            tiles = list(range(first[level], first[level + 1]))
-            masks = list(range(first[count + level], first[count + level + 1])) if self.masks else []
-            if masks and not self._planar:
-                order += [number for pair in zip(tiles, masks, strict=True) for number in pair]
-            else:
-                order += tiles + masks
-        return order
 
     def _directories(self) -> list[int]:
         """Levels and masks in the order of their directories, as GDAL's COG driver has it; numbers of masks follow on levels."""
@@ -272,17 +262,6 @@ class GeoTiffSink(TileSink):
             *stored,
             *([count + number for number in stored] if self.masks else []),
         ]
-
-    def _ghost(self) -> bytes:
-        """What GDAL's COG driver says of the order of tiles, word for word; nothing where it would not be true."""
-        if not self.ordered:
-            return b""
-        text = "LAYOUT=IFDS_BEFORE_DATA\nBLOCK_ORDER=ROW_MAJOR\nBLOCK_LEADER=SIZE_AS_UINT4\nBLOCK_TRAILER=LAST_4_BYTES_REPEATED\n"
-        text += "INTERLEAVE=BAND\n" if self._planar else ""
-        text += "KNOWN_INCOMPATIBLE_EDITION=NO\n "  # the blank is room for a YES
-        text += "MASK_INTERLEAVED_WITH_IMAGERY=YES\n" if self.masks and not self._planar else ""
-        ghost = f"GDAL_STRUCTURAL_METADATA_SIZE={len(text):06d} bytes\n{text}".encode()
-        return ghost + bytes(len(ghost) % 2)
 
     def check(self) -> str:
         """What GDAL reads from the header otherwise than was asked; see `TileSink.check`."""
@@ -305,6 +284,7 @@ class GeoTiffSink(TileSink):
         if statistics is not None and self.statistics:
             described = self._full_directory([metadata_items(band) for band in statistics])
             full[tiff.GDAL_METADATA] = filled_up(described.get(tiff.GDAL_METADATA), full[tiff.GDAL_METADATA])
+        claim = ghost(masked=bool(self.masks), planar=self._planar) if self.ordered else b""
         directories = [full]
         count = len(self.levels)
         for number in self._directories()[1:]:
@@ -314,7 +294,7 @@ class GeoTiffSink(TileSink):
             else:
                 mask = self.masks[number - count]
                 directories.append(mask_directory(mask, big=self.big, overview=number > count))
-        return tiff.lay_out(directories, big=self.big, ghost=self._ghost())
+        return tiff.lay_out(directories, big=self.big, ghost=claim)
 
     def _full_directory(self, items: Sequence[Mapping[str, str]]) -> tiff.Directory:
         """The directory of the full resolution, with these statistics."""

@@ -179,7 +179,7 @@ class TileSink(ABC):
             block, valid = self.validity.split(block, band_off)
         first = self.first_numbers
         try:
-            for number, values in self.levels[level].cut(block, window, band_off):
+            for number, values in self.levels[level].cut(block, window, band_off, smooth=self.codec.lossy):
                 yield first[level] + number, self.encode(values)
             if valid is None or level >= len(self.masks):
                 return
