@@ -142,7 +142,8 @@ class WriteOptions:
     mask: bool = False
     """Write masks: one for all bands in GeoTIFF and COG, as GDAL has it, where a pixel is masked as no band of it is valid; one for each band in KEA.
     Valid is what is neither nodata nor NaN. With ``nodata=None`` the mask alone says what is valid, and pixels that the array
-    calls nodata are masked. GDAL and QGIS look at a mask before nodata. In GeoTIFF all bands of a pixel are in one block then."""
+    calls nodata are masked. GDAL and QGIS look at a mask before nodata, and each overview of a GeoTIFF has its own. Pixels opened with
+    ``masked=False`` from a file that has a mask are refused, since they do not show it. In GeoTIFF all bands of a pixel are in one block then."""
     statistics: bool = True
     """Statistics of every band, in the same pass, in the file and in the report."""
     overviews: bool | tuple[int, ...] = True

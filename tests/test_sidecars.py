@@ -244,3 +244,16 @@ def test_the_palette_of_a_class_image_is_in_file_and_table(tmp_path: Path) -> No
     beside = dr.read_attribute_table(tmp_path / "a.tif")
     assert beside["Red"].tolist() == [0, 1, 2, 3]
     assert beside["Green"].tolist() == [0, 2, 4, 6]
+
+
+def test_what_is_no_list_of_names_is_left_alone(make_raster: MakeRaster, tmp_path: Path) -> None:
+    path = make_raster(pixels((1, 5, 5), "uint8"))
+    path.with_name(path.name + ".aux.xml").write_text("<PAMDataset>")
+    assert "categories" not in dr.open_raster(path).attrs
+    with pytest.raises(dr.RasterFormatError, match="is no XML"):
+        dr.read_attribute_table(path)
+    image = classes()
+    for foreign in ("land, sea", [1, 2], 5):
+        image.attrs["categories"] = foreign
+        dr.write_raster(image, tmp_path / "out.kea", **QUIET)
+        assert "categories" not in dr.open_raster(tmp_path / "out.kea").attrs

@@ -94,6 +94,8 @@ class Validity:
 
 def valid_pixels(pixels: NDArray[Any], nodata: Number | None) -> NDArray[np.bool_]:
     """Where pixels are neither ``nodata`` nor NaN; a value that their type cannot hold matches nothing."""
+    if pixels.dtype.kind == "b":
+        pixels = pixels.view(np.uint8)
     valid = pixels == pixels if pixels.dtype.kind == "f" else np.ones(pixels.shape, bool)  # noqa: PLR0124 - NaN
     if nodata is not None and holds(pixels.dtype, nodata):
         valid &= pixels != pixels.dtype.type(nodata)
@@ -118,6 +120,8 @@ def validity(
     encoded
         What stood in the array's file where it has NaN; stands there again in a file of integers, where it fits.
     """
+    if source_dtype.kind == "b":
+        source_dtype = np.dtype(np.uint8)
     source = tuple(None if value is None or np.isnan(value) else value for value in source_nodata)
     # Where the file has a label, that alone counts: a new number is a label for other pixels.
     source = tuple(value if label is None else None for value, label in zip(source, file_nodata, strict=True))

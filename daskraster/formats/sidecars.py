@@ -22,6 +22,7 @@ from daskraster.errors import OptionError, RasterFormatError
 from daskraster.formats.gdal_handles import is_local
 from daskraster.formats.kea_columns import prepared
 from daskraster.metadata import BandMetadata
+from daskraster.options import MAX_CATEGORIES
 
 SUFFIX = ".aux.xml"
 # Numbers of GDALRATFieldUsage.
@@ -162,16 +163,14 @@ def _xml_text(text: str, what: str) -> str:
 
 
 def read_categories(dataset: Any) -> dict[int, dict[int, str]]:
-    """Band number -> pixel value -> name, of an open rasterio dataset.
-
-    Raises
-    ------
-    RasterFormatError
-        The sidecar is no XML.
-    """
+    """Band number -> pixel value -> name, of an open rasterio dataset; raises nothing: like GDAL without a sidecar that is no XML."""
+    try:
+        bands = _bands(dataset, "CategoryNames", WITH_NAMES)
+    except RasterFormatError:
+        return {}
     names: dict[int, dict[int, str]] = {}
-    for band, element in _bands(dataset, "CategoryNames", WITH_NAMES).items():
-        texts = [category.text or "" for category in element.iterfind("CategoryNames/Category")]
+    for band, element in bands.items():
+        texts = [category.text or "" for category in element.iterfind("CategoryNames/Category")][:MAX_CATEGORIES]
         found = {value: text for value, text in enumerate(texts) if text}
         if found:
             names[band] = found

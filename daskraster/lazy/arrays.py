@@ -225,11 +225,17 @@ def _per_band(value: Any, array: xr.DataArray, count: int) -> list[Any]:
 
 
 def _categories(array: xr.DataArray, count: int) -> list[Mapping[int, str] | None]:
-    """Class names of each band: from one mapping or list of names for all, or a mapping (or None) for each."""
+    """Class names of each band: from one mapping or list of names for all, or a mapping (or None) for each.
+
+    Anything else is another program's attr of that name.
+    """
     value = array.attrs.get("categories")
-    several = isinstance(value, tuple | list) and all(one is None or isinstance(one, Mapping) for one in value)
-    found = _per_band(value, array, count) if several else [value] * count
-    return [(checked_categories(one) or None) if one is not None else None for one in found]
+    found: list[Any] = [None] * count
+    if isinstance(value, Mapping) or (isinstance(value, tuple | list) and all(isinstance(one, str) for one in value)):
+        found = [value] * count
+    elif isinstance(value, tuple | list) and all(one is None or isinstance(one, Mapping) for one in value):
+        found = _per_band(value, array, count)
+    return [checked_categories(one) or None if one is not None else None for one in found]
 
 
 def _band_labels(array: xr.DataArray) -> NDArray[Any] | None:
