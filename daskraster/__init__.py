@@ -12,9 +12,9 @@ The house has six floors; a module imports only from floors below its own::
 
     6  accessor  backend                                 the doors: each line calls one public function
     5  running/    writing  outputs  pyramid  gathering             arrays into files
-                   engines  delaying  finishing  progress  report
+                   engines  waves  workers  memory  plan  planning  delaying  finishing  progress  report
     4  lazy/       opening  neighbourhood  functions  arrays        xarray and dask; computes and writes nothing
-                   georeference  sources
+                   georeference  sources  anatomy
     3  formats/    protocols  choosing  tiles  tilecache            one module a format; rasterio and h5py
                    gdal  gdal_handles  geotiff  geotiff_directories  geotiff_checks  tiff
                    cog_order  sidecars  attribute_tables
@@ -34,6 +34,7 @@ from daskraster.errors import (
     OptionError,
     RasterArrayError,
     RasterFormatError,
+    RasterMemoryError,
     RasterNotFoundError,
     RasterReadError,
     RasterWriteError,
@@ -45,6 +46,8 @@ from daskraster.lazy.functions import Block
 from daskraster.lazy.neighbourhood import apply
 from daskraster.lazy.opening import open_raster
 from daskraster.options import INHERIT
+from daskraster.running.plan import Plan
+from daskraster.running.planning import explain
 from daskraster.running.report import WriteReport
 from daskraster.running.writing import write_raster, write_rasters
 
@@ -57,14 +60,17 @@ __all__ = [
     "Grid",
     "GridMismatchError",
     "OptionError",
+    "Plan",
     "RasterArrayError",
     "RasterFormatError",
+    "RasterMemoryError",
     "RasterNotFoundError",
     "RasterReadError",
     "RasterWriteError",
     "Window",
     "WriteReport",
     "apply",
+    "explain",
     "open_raster",
     "read_attribute_table",
     "write_attribute_table",
