@@ -105,8 +105,7 @@ class GeoTiffSink(TileSink):
 
     def start(self, *, many_processes: bool) -> GeoTiffSink:
         """A sink with its partial file; see `Sink.start`."""
-        small = sum(level.shape[1] * level.shape[2] for level in self.levels[:1]) * len(self.metadata.bands)
-        ordered = self.cloud and not many_processes and small * self.metadata.dtype.itemsize <= ORDERED_NBYTES
+        ordered = self.cloud and not many_processes and self.metadata.nbytes <= ORDERED_NBYTES
         started = TileSink.start(dataclasses.replace(self, ordered=ordered), many_processes=many_processes)
         try:
             if self.sidecar:
@@ -116,6 +115,12 @@ class GeoTiffSink(TileSink):
             raise
         # Tables wait in the sidecar now; a started sink travels with every task.
         return dataclasses.replace(started, tables={})
+
+    def held_nbytes(self, *, many_processes: bool) -> int:
+        """Bytes that receipts hold until the end, at most: all tiles where they are to lie in order; see `Sink.held_nbytes`."""
+        if self.cloud and not many_processes and self.metadata.nbytes <= ORDERED_NBYTES:
+            return self.metadata.nbytes * 3 // 2
+        return self.room_in_front()[0]
 
     def header(self) -> bytes:
         """The TIFF directories, their tile arrays still empty."""

@@ -128,6 +128,10 @@ class TileSink(ABC):
         """Bytes to be left free behind the header for tiles that are held back, and for overviews."""
         return 0, 0
 
+    def held_nbytes(self, *, many_processes: bool) -> int:
+        """Bytes that receipts hold until the end; see `Sink.held_nbytes`."""
+        return 0
+
     def is_held(self, number: int) -> bool:
         """Whether a tile's bytes stay in its receipt until `finish` writes them in front of all others."""
         return False
