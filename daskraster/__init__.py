@@ -22,7 +22,7 @@ The house has six floors; a module imports only from floors below its own::
                    kea_tables  kea_columns  kea_statistics  kea_texts
     2  blocks/     codecs  tiling  conversion  masking  scratch     NumPy only: what is done to one block
                    shuffle  statistics  bins  results  overviews  validity
-    1  errors  grid  metadata  options  files  gaps  positioned  timing               ground
+    1  errors  grid  metadata  labels  options  files  gaps  positioned  timing       ground
 """
 
 from daskraster import accessor as _accessor  # noqa: F401 - registers .dr

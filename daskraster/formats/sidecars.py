@@ -21,8 +21,8 @@ from daskraster.blocks.results import BandStatistics, Histogram
 from daskraster.errors import OptionError, RasterFormatError
 from daskraster.formats.gdal_handles import is_local
 from daskraster.formats.kea_columns import prepared
+from daskraster.labels import MAX_CATEGORIES
 from daskraster.metadata import BandMetadata
-from daskraster.options import MAX_CATEGORIES
 
 SUFFIX = ".aux.xml"
 # Numbers of GDALRATFieldUsage.

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from daskraster.blocks.masking import holds
 from daskraster.errors import RasterArrayError
 from daskraster.grid import Grid
+from daskraster.labels import checked_categories
 from daskraster.lazy.georeference import coordinates, georeferenced, grid_of
 from daskraster.lazy.sources import SourceView, auto_chunks, source_of
 from daskraster.metadata import BandMetadata, Number, RasterMetadata, without_derived
-from daskraster.options import checked_categories
 
 FILL_ATTRS = ("_FillValue", "missing_value", "fill_value", "nodata")
 BAND_ATTRS = (
