@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -355,3 +356,31 @@ def test_alpha_is_a_mask_that_plain_pixels_do_not_show(tmp_path: Path) -> None:
     assert (masks_of(tmp_path / "a.tif")[0][0] == values[3]).all()
     write(image, tmp_path / "b.tif", blocksize=16)  # both, as asked: the mask is what GDAL looks at
     assert (masks_of(tmp_path / "b.tif")[0] == 255).all()
+
+
+@pytest.mark.parametrize("size", [50, 300, 1100])
+def test_no_larger_than_gdals_masked_cog_and_equal_in_full(size: int, tmp_path: Path) -> None:
+    values = holey(pixels((2, size, size), "uint8"), 0)
+    valid = (values != 0).any(axis=0)
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(
+            tmp_path / "in.tif",
+            "w",
+            driver="GTiff",
+            count=2,
+            height=size,
+            width=size,
+            dtype="uint8",
+            crs="EPSG:32755",
+            transform=TRANSFORM,
+        ) as dataset,  # fmt: skip
+    ):
+        dataset.write(values)
+        dataset.write_mask(valid)
+    rasterio.shutil.copy(tmp_path / "in.tif", tmp_path / "gdal.tif", driver="COG", compress="deflate", level=6, predictor="YES", overview_resampling="average")  # fmt: skip
+    image = raster(da.from_array(values, chunks=(2, 512, 512)), attrs={"_FillValue": 0})
+    write(image, tmp_path / "out.tif", driver="COG", nodata=None, level=6, statistics=False)
+    check_cog(tmp_path / "out.tif", ordered=True, masked=True)
+    assert (masks_of(tmp_path / "out.tif")[0] == masks_of(tmp_path / "gdal.tif")[0]).all()
+    assert (tmp_path / "out.tif").stat().st_size <= 1.05 * (tmp_path / "gdal.tif").stat().st_size
