@@ -17,14 +17,15 @@ The house has six floors; a module imports only from floors below its own::
                    georeference  sources  anatomy  calculating  expression_sources
                    mosaicking  agreement  headers
     3  formats/    protocols  choosing  tiles  tilecache            one module a format; rasterio and h5py
-                   gdal  gdal_handles  mosaic  geotiff  tiff
+                   gdal  gdal_handles  mosaic  geotiff  geotiff_directories  geotiff_checks  tiff
+                   cog_order  sidecars  attribute_tables
                    kea_source  kea_sink  kea_layout  kea_chunks  kea_index  kea_heap
                    kea_tables  kea_columns  kea_statistics  kea_texts
     2  blocks/     codecs  tiling  conversion  masking  scratch     NumPy only: what is done to one block
-                   shuffle  statistics  bins  results  overviews
+                   shuffle  statistics  bins  results  overviews  validity
                    expressions  parsing  folding  ranges  lowering  wholes  evaluation
                    merging  averaging
-    1  errors  grid  metadata  options  files  gaps  positioned  timing  showing      ground
+    1  errors  grid  metadata  labels  options  files  gaps  positioned  timing  showing        ground
 """
 
 from daskraster import accessor as _accessor  # noqa: F401 - registers .dr
@@ -42,7 +43,8 @@ from daskraster.errors import (
     RasterReadError,
     RasterWriteError,
 )
-from daskraster.formats.kea_tables import read_attribute_table, write_attribute_table
+from daskraster.formats.attribute_tables import read_attribute_table
+from daskraster.formats.kea_tables import write_attribute_table
 from daskraster.grid import Grid, Window
 from daskraster.lazy.calculating import calc
 from daskraster.lazy.functions import Block

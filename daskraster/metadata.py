@@ -38,6 +38,8 @@ class BandMetadata:
     """Colour interpretation, by GDAL's lower-case name (``red``, ``gray``, ``alpha``, ``palette``); None where unsaid."""
     colormap: Colormap | None = None
     """Pixel value to (red, green, blue, alpha), each 0-255."""
+    categories: Mapping[int, str] | None = None
+    """Pixel value to the name of its class."""
     thematic: bool = False
     """Pixels are classes: never to be averaged."""
     tags: Mapping[str, str] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, TypedDict
 import numpy as np
 
 from daskraster.errors import OptionError
+from daskraster.labels import check_colormap, checked_categories
 from daskraster.metadata import Colormap, Number
 
 
@@ -86,6 +87,9 @@ class WriteKeywords(TypedDict, total=False):
     colormap: Colormap | None
     thematic: bool | None
     attribute_table: Any
+    categories: Mapping[int, str] | Sequence[str] | None
+    sidecar: bool
+    mask: bool
     statistics: bool
     overviews: bool | Sequence[int]
     overview_resampling: str | None
@@ -127,8 +131,19 @@ class WriteOptions:
     thematic: bool | None = None
     """Whether pixels are classes; None: what the array says."""
     attribute_table: Any = None
-    """KEA: the table of band 1 as a DataFrame, or of several as ``{band: DataFrame}``, or the path of a KEA file whose table of band 1 is taken
-    over without its pixel counts, which would be those of other pixels."""
+    """The table of band 1 as a DataFrame, or of several as ``{band: DataFrame}``, or the path of a file whose table of band 1 is taken
+    over without its pixel counts, which would be those of other pixels. KEA holds it, GeoTIFF and COG with ``sidecar=True``."""
+    categories: Mapping[int, str] | None = None
+    """Pixel value -> name of its class, in all bands; a sequence names the values 0, 1, 2 ... None: what the array says. KEA holds
+    them, in its attribute table, GeoTIFF and COG with ``sidecar=True``."""
+    sidecar: bool = False
+    """GeoTIFF and COG: write a file ``.aux.xml`` beside, for what GDAL keeps there: category names, attribute tables, that pixels are classes,
+    histograms. Without it what the array brings along of these is left out, and what was asked for is refused."""
+    mask: bool = False
+    """Write masks: one for all bands in GeoTIFF and COG, as GDAL has it, where a pixel is masked as no band of it is valid; one for each band in KEA.
+    Valid is what is neither nodata nor NaN. With ``nodata=None`` the mask alone says what is valid, and pixels that the array
+    calls nodata are masked. GDAL and QGIS look at a mask before nodata, and each overview of a GeoTIFF has its own. Pixels opened with
+    ``masked=False`` from a file that has a mask are refused, since they do not show it. In GeoTIFF all bands of a pixel are in one block then."""
     statistics: bool = True
     """Statistics of every band, in the same pass, in the file and in the report."""
     overviews: bool | tuple[int, ...] = True
@@ -161,6 +176,8 @@ class WriteOptions:
             values["dtype"] = pixel_type(values["dtype"])
         if values.get("band_names") is not None:
             values["band_names"] = tuple(str(name) for name in values["band_names"])
+        if values.get("categories") is not None:
+            values["categories"] = checked_categories(values["categories"])
         if not isinstance(values.get("overviews", True), bool):
             values["overviews"] = _factors(values["overviews"])
         if isinstance(values.get("compress"), str):
@@ -277,6 +294,9 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "band_names": (tuple, list),
     "tags": (Mapping,),
     "colormap": (Mapping,),
+    "categories": (Mapping, tuple, list),
+    "sidecar": (bool,),
+    "mask": (bool,),
     "statistics": (bool,),
     "overviews": (bool, list, tuple),
     "overview_resampling": (str,),
@@ -302,18 +322,7 @@ def _check_kinds(values: dict[str, Any]) -> None:
             raise OptionError(
                 f"tags= has the name {key!r}; a name is text without '=' and ':', which GDAL would cut it at"
             )
-    _check_colormap(values.get("colormap"))
-
-
-def _check_colormap(colormap: Colormap | None) -> None:
-    for value, color in (colormap or {}).items():
-        numbers = isinstance(color, tuple | list) and all(isinstance(part, int | np.integer) for part in color)
-        if not numbers or len(color) not in (3, 4) or not all(0 <= part <= 255 for part in color):
-            raise OptionError(
-                f"colormap= has {color!r} for {value!r}; a colour is (red, green, blue, alpha), each 0 to 255"
-            )
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-            raise OptionError(f"colormap= has the pixel value {value!r}; it must be a whole number from 0")
+    check_colormap(values.get("colormap"))
 
 
 def _check_number(name: str, value: int | None, possible: range | None, compress: str) -> None:

@@ -384,3 +384,10 @@ def test_metadata_items() -> None:
     assert metadata_items(whole(hole, 0))["STATISTICS_VALID_PERCENT"] == "100"
     hole[5, 5] = 0
     assert metadata_items(whole(hole, 0))["STATISTICS_VALID_PERCENT"] == "99.99"
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int32", "float32"])
+def test_a_column_of_a_wider_block(dtype: str) -> None:
+    wide = np.arange(35).reshape(7, 5).astype(dtype)
+    found = partial_statistics(wide[:, 2:3], None, thematic=False).finish()
+    assert (found.count, found.minimum, found.maximum, found.mean) == (7, 2, 32, 17.0)

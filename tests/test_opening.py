@@ -418,3 +418,8 @@ def test_chunks_that_are_no_tile_table(make_raster: MakeRaster) -> None:
         dr.open_raster(path, chunks=table[:-1])
     with pytest.raises(dr.OptionError, match="with 'x' among them"):
         dr.open_raster(path, chunks=[*table, "x"])
+
+
+def test_strips_of_zeros_whose_last_one_gdal_stored_whole(make_raster: MakeRaster) -> None:
+    path = make_raster(np.zeros((1, 1025, 1023), "uint16"))
+    assert (dr.open_raster(path).values == 0).all()

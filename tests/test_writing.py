@@ -541,3 +541,11 @@ def test_kea_to_kea_on_a_cluster(client: Any, compute: bool, make_raster: MakeRa
         file.create_dataset("MORE", data=[1, 2, 3])
     assert dr.open_raster(tmp_path / "out.kea").values[0, 10, 10] == 7
     assert leftovers(tmp_path, "in.tif", "in.kea", "out.kea") == []
+
+
+def test_later_with_a_single_block(tmp_path: Path) -> None:
+    values = pixels((1, 20, 30))
+    image = xr.DataArray(da.from_array(values, chunks=-1), dims=("band", "y", "x"))
+    later = dr.write_raster(image, tmp_path / "out.tif", compute=False, progress=False)
+    assert later.compute().blocks == 1  # type: ignore[union-attr]
+    assert (read(tmp_path / "out.tif") == values).all()

@@ -40,6 +40,11 @@ class TileCodec:
     ycbcr: bool = False
     """jpeg: store three bands as YCbCr 4:2:0."""
 
+    @property
+    def lossy(self) -> bool:
+        """Whether pixels may come back otherwise."""
+        return self.compress == "jpeg" or self.max_error > 0 or (self.compress == "webp" and self.quality is not None)
+
     def encode(self, tile: NDArray[Any]) -> Encoded:
         """Bytes of one whole tile.
 

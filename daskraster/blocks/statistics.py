@@ -225,7 +225,8 @@ def _chunks(block: NDArray[Any], pixels: int) -> Iterator[NDArray[Any]]:
     """The block's pixels, flat, about ``pixels`` at once: what fits the cache is worked on several times faster."""
     rows = block.shape[0] if block.flags.c_contiguous else max(pixels // block.shape[1], 1)
     for top in range(0, block.shape[0], rows):
-        flat = block[top : top + rows].reshape(-1)
+        # A column of a wider array stays a view with steps when it is flattened; the counting takes bytes in pairs.
+        flat = np.ascontiguousarray(block[top : top + rows]).reshape(-1)
         for start in range(0, flat.size, pixels):
             yield flat[start : start + pixels]
 

@@ -14,7 +14,9 @@ from daskraster.errors import OptionError
 from daskraster.grid import Window
 
 
-def cut_tiles(block: NDArray[Any], tile_yx: tuple[int, int]) -> Iterator[tuple[int, int, NDArray[Any]]]:
+def cut_tiles(
+    block: NDArray[Any], tile_yx: tuple[int, int], *, smooth: bool = False
+) -> Iterator[tuple[int, int, NDArray[Any]]]:
     """The tiles of a block, row by row from the upper left, each of full size.
 
     Parameters
@@ -23,12 +25,14 @@ def cut_tiles(block: NDArray[Any], tile_yx: tuple[int, int]) -> Iterator[tuple[i
         ``(band, y, x)``; its upper left pixel is a tile's upper left pixel.
     tile_yx
         Rows and columns of a tile.
+    smooth
+        Whether padding repeats the last row too, which keeps lossy codecs from ringing into the picture. Else rows of zeros follow.
 
     Yields
     ------
     Tile row and column counted from the block's corner, and the tile ``(band, y, x)``: a view where it lies whole inside the
-    block; else padded by repeating the last row and column, which compresses as well as zeros and keeps lossy codecs from
-    ringing into the picture.
+    block; else padded by repeating the last column, which is nothing but zeros for a predictor, and below by zeros: repeated rows of
+    noise cost deflate a few bytes each (5 % of a file of 1025 x 1023 pixels in tiles of 512).
     """
     tile_rows, tile_cols = tile_yx
     for row, top in enumerate(range(0, block.shape[1], tile_rows)):
@@ -36,7 +40,8 @@ def cut_tiles(block: NDArray[Any], tile_yx: tuple[int, int]) -> Iterator[tuple[i
             tile = block[:, top : top + tile_rows, left : left + tile_cols]
             missing_rows, missing_cols = tile_rows - tile.shape[1], tile_cols - tile.shape[2]
             if missing_rows or missing_cols:
-                tile = np.pad(tile, ((0, 0), (0, missing_rows), (0, missing_cols)), mode="edge")
+                tile = np.pad(tile, ((0, 0), (0, 0), (0, missing_cols)), mode="edge")
+                tile = np.pad(tile, ((0, 0), (0, missing_rows), (0, 0)), mode="edge" if smooth else "constant")
             yield row, col, tile
 
 
@@ -78,11 +83,13 @@ class TileArray:
         """Values in one tile, of all the bands it holds."""
         return self.tile_yx[0] * self.tile_yx[1] * (1 if self.band_interleaved else self.shape[0])
 
-    def cut(self, block: NDArray[Any], window: Window, band_off: int) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Number and values of each tile of a block ``(band, y, x)``: ``(y, x)``, or ``(y, x, band)`` for all bands."""
+    def cut(
+        self, block: NDArray[Any], window: Window, band_off: int, *, smooth: bool = False
+    ) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Number and values of each tile of a block ``(band, y, x)``: ``(y, x)``, or ``(y, x, band)`` for all bands; see `cut_tiles`."""
         cols = self.counts_yx[1]
         first_row, first_col = window.row_off // self.tile_yx[0], window.col_off // self.tile_yx[1]
-        for row, col, tile in cut_tiles(block, self.tile_yx):
+        for row, col, tile in cut_tiles(block, self.tile_yx, smooth=smooth):
             position = (first_row + row) * cols + first_col + col
             if not self.band_interleaved and self.shape[0] > 1:
                 yield position, tile.transpose(1, 2, 0)

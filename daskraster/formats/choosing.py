@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from daskraster.errors import OptionError
+from daskraster.blocks.validity import Validity
 from daskraster.formats import gdal, kea_chunks, kea_source, tilecache
 from daskraster.formats.gdal_handles import close_idle_handles
 from daskraster.formats.geotiff import geotiff_sink
@@ -30,8 +30,15 @@ def describe(
     return gdal.describe(path, bands=bands, masked=masked, overview_level=overview_level)
 
 
-def sink(driver: str, target: Path, metadata: RasterMetadata, options: WriteOptions) -> Sink:
-    """A sink of the format that GDAL calls ``driver``.
+def hides_mask(source: Source) -> bool:
+    """Whether the file of a source has a mask of its own that its pixels do not show, since it was opened with ``masked=False``."""
+    return isinstance(source, gdal.GdalSource | kea_source.KeaSource) and source.hides_mask
+
+
+def sink(
+    driver: str, target: Path, metadata: RasterMetadata, options: WriteOptions, validity: Validity | None = None
+) -> Sink:
+    """A sink of the format that GDAL calls ``driver``; with ``validity`` it writes masks.
 
     Raises
     ------
@@ -41,10 +48,8 @@ def sink(driver: str, target: Path, metadata: RasterMetadata, options: WriteOpti
         The folder is missing or cannot be written to.
     """
     if driver == "KEA":
-        return kea_sink(target, metadata, options)
-    if options.attribute_table is not None:
-        raise OptionError("attribute_table= goes with KEA; GeoTIFF has no place for a table")
-    return geotiff_sink(target, metadata, options, cloud=driver == "COG")
+        return kea_sink(target, metadata, options, validity)
+    return geotiff_sink(target, metadata, options, validity, cloud=driver == "COG")
 
 
 def release() -> None:

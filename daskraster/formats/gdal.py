@@ -12,22 +12,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pyproj
 import rasterio
-import rasterio.shutil
 import rasterio.windows
 from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
-from rasterio.io import MemoryFile
 
 from daskraster.blocks.masking import masked, masked_dtype
 from daskraster.errors import OptionError, RasterFormatError, RasterReadError
 from daskraster.formats import tilecache
 from daskraster.formats.gdal_handles import check_unchanged, handles, is_local, open_dataset, token_of
+from daskraster.formats.sidecars import read_categories, vrt_of
 from daskraster.grid import Grid, Window
 from daskraster.metadata import BandMetadata, Number, RasterMetadata, without_derived
 
@@ -56,6 +54,8 @@ class GdalSource:
     """With a value for each band, masked pixels are read as NaN; None reads pixels as they are."""
     mask_band: bool = False
     """Whether the file has a mask of its own (alpha, internal mask) that counts when masked."""
+    hides_mask: bool = False
+    """Whether it has one that the pixels do not show, since they are not masked."""
 
     @property
     def name(self) -> str:
@@ -122,11 +122,12 @@ def describe(
         grid_dataset = dataset if overview_level is None else _overview(path, dataset, bands, overview_level)
         try:
             nodata = _nodata_values(dataset)
+            categories = read_categories(dataset)
             source = _source(path, dataset, grid_dataset, bands, masked=masked, overview_level=overview_level)
             metadata = RasterMetadata(
                 grid=_grid(dataset, grid_dataset.shape),
                 dtype=source.dtype,
-                bands=[_band(dataset, band, nodata[band - 1]) for band in bands],
+                bands=[_band(dataset, band, nodata[band - 1], categories.get(band)) for band in bands],
                 tags=without_derived(dataset.tags()),
                 has_transform=not dataset.transform.is_identity,
                 gcps=_gcps(dataset, grid_dataset.shape),
@@ -168,11 +169,11 @@ def _source(
     dtype = np.dtype(dataset.dtypes[bands[0] - 1])
     tile_yx = grid_dataset.block_shapes[bands[0] - 1]
     mask_nodata: tuple[Number | None, ...] | None = None
-    mask_band = False
+    flags = [dataset.mask_flag_enums[band - 1] for band in bands]
+    has_mask = any(MaskFlags.nodata not in flag and MaskFlags.all_valid not in flag for flag in flags)
+    mask_band = masked and has_mask
     if masked:
         mask_nodata = _nodata_values(dataset)
-        flags = [dataset.mask_flag_enums[band - 1] for band in bands]
-        mask_band = any(MaskFlags.nodata not in flag and MaskFlags.all_valid not in flag for flag in flags)
         dtype = masked_dtype(dtype)
     files = _pixel_files(dataset)
     fast = not mask_band and _libertiff_reads(path, dataset, grid_dataset, overview_level)
@@ -187,6 +188,7 @@ def _source(
         overview_level=overview_level,
         mask_nodata=mask_nodata,
         mask_band=mask_band,
+        hides_mask=has_mask and not masked,
     )
 
 
@@ -199,6 +201,10 @@ def _libertiff_reads(path: str, dataset: Any, grid_dataset: Any, overview_level:
     ):
         return False
     if dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS"):
+        return False
+    rows, cols = dataset.block_shapes[0]
+    if "COMPRESSION" not in dataset.tags(ns="IMAGE_STRUCTURE") and cols == dataset.width and dataset.height % rows:
+        # GDAL stores a last strip of zeros with all the rows of a whole one, which LIBERTIFF refuses ("Strile size != expected size").
         return False
     try:
         with open_dataset(path, driver="LIBERTIFF", overview_level=overview_level) as other:
@@ -224,7 +230,7 @@ def _crs(wkt: str) -> pyproj.CRS:
     return pyproj.CRS.from_wkt(wkt)
 
 
-def _band(dataset: Any, band: int, nodata: Number | None) -> BandMetadata:
+def _band(dataset: Any, band: int, nodata: Number | None, categories: dict[int, str] | None) -> BandMetadata:
     color = dataset.colorinterp[band - 1].name
     colormap = None
     if color == "palette":
@@ -238,6 +244,7 @@ def _band(dataset: Any, band: int, nodata: Number | None) -> BandMetadata:
         units=dataset.units[band - 1] or None,
         color=None if color == "undefined" else color,
         colormap=colormap,
+        categories=categories,
         thematic=tags.get("LAYER_TYPE") == "thematic",
         tags=tags,
     )
@@ -259,9 +266,7 @@ def _nodata_values(dataset: Any) -> tuple[Number | None, ...]:
 
 def _exact_nodata(dataset: Any) -> dict[int, int]:
     """Nodata of 64-bit integer bands, from the text in which GDAL's VRT tells it."""
-    with MemoryFile(ext=".vrt") as memory:
-        rasterio.shutil.copy(dataset, memory.name, driver="VRT")
-        root = ElementTree.fromstring(memory.read())
+    root = vrt_of(dataset)
     texts = {int(band.get("band", 0)): band.findtext("NoDataValue") for band in root.iter("VRTRasterBand")}
     return {band: int(text) for band, text in texts.items() if text is not None}
 

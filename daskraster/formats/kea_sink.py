@@ -8,7 +8,6 @@ writer matter, and a run that is killed leaves nothing that looks like a file.
 from __future__ import annotations
 
 import dataclasses
-import os
 import struct
 import uuid
 from collections.abc import Mapping, Sequence
@@ -27,9 +26,11 @@ from daskraster.blocks.results import BandStatistics
 from daskraster.blocks.scratch import Scratch
 from daskraster.blocks.shuffle import shuffle
 from daskraster.blocks.tiling import TileArray, overview_levels
+from daskraster.blocks.validity import Validity
 from daskraster.errors import OptionError, RasterFormatError
 from daskraster.files import writable_target
-from daskraster.formats.kea_columns import KINDS, VLEN_TEXT, has_colors, with_colormap, without_counts
+from daskraster.formats.attribute_tables import asked_tables, with_labels
+from daskraster.formats.kea_columns import KINDS, VLEN_TEXT
 from daskraster.formats.kea_index import END_OF_FILE_POSITION, NODE_ALIGN, chunk_tree, root_positions
 from daskraster.formats.kea_layout import (
     COLORS,
@@ -42,7 +43,7 @@ from daskraster.formats.kea_layout import (
     open_kea,
 )
 from daskraster.formats.kea_statistics import store_statistics
-from daskraster.formats.kea_tables import CHUNK_ROWS, check_table, read_attribute_table, store_table
+from daskraster.formats.kea_tables import CHUNK_ROWS, check_table, store_table
 from daskraster.formats.kea_texts import write_text, write_texts
 from daskraster.formats.tiles import TileSink
 from daskraster.metadata import BandMetadata, RasterMetadata, without_derived
@@ -74,6 +75,7 @@ class KeaSink(TileSink):
     def items(self) -> list[str]:
         """Paths of the datasets that chunks belong to, in the order of the chunks' numbers."""
         names = ["DATA", *(f"OVERVIEWS/OVERVIEW{number}" for number in range(1, len(self.stored)))]
+        names += ["MASK"] * len(self.masks)
         return [band_item(band, name) for name in names for band in range(1, self.tiles.shape[0] + 1)]
 
     @property
@@ -114,6 +116,10 @@ class KeaSink(TileSink):
         )
         return self.codec.encode(planes)
 
+    def encode_mask(self, valid: NDArray[np.bool_]) -> Buffer:
+        """The bytes of one chunk of a mask: 255 where a pixel is valid."""
+        return self.codec.encode(valid * np.uint8(255))
+
     def write_index(
         self, offsets: NDArray[np.int64], sizes: NDArray[np.int64], statistics: Sequence[BandStatistics]
     ) -> None:
@@ -123,7 +129,7 @@ class KeaSink(TileSink):
         end = partial.append_tail(b"", align=NODE_ALIGN)
         trees: list[bytes] = []
         first = 0
-        for level in self.stored:
+        for level in (*self.stored, *self.masks):
             rows, cols = level.counts_yx
             block = level.tile_yx[0]
             row_col = np.stack(np.divmod(np.arange(level.per_band), cols), axis=1) * block
@@ -145,6 +151,7 @@ class KeaSink(TileSink):
         """What HDF5 reads from the file otherwise than was asked; see `TileSink.check`."""
         bands = range(1, self.tiles.shape[0] + 1)
         due = [(level.shape[1:], self.metadata.dtype) for level in self.stored for _ in bands]
+        due += [(mask.shape[1:], np.dtype(np.uint8)) for mask in self.masks for _ in bands]
         try:
             with open_kea(str(self.started.path)) as kea:
                 found = [(dataset.shape, dataset.dtype) for dataset in map(kea.dataset, self.items)]
@@ -157,8 +164,10 @@ class KeaSink(TileSink):
         return ""
 
 
-def kea_sink(target: Path, metadata: RasterMetadata, options: WriteOptions) -> KeaSink:
-    """A sink for one KEA file, with every wish checked against what the format can hold.
+def kea_sink(
+    target: Path, metadata: RasterMetadata, options: WriteOptions, validity: Validity | None = None
+) -> KeaSink:
+    """A sink for one KEA file, with every wish checked against what the format can hold; with ``validity`` it gets masks.
 
     Raises
     ------
@@ -179,7 +188,9 @@ def kea_sink(target: Path, metadata: RasterMetadata, options: WriteOptions) -> K
             tiles, options.overviews, partial_cells=False, tile_of=lambda shape_yx: (min(block, *shape_yx),) * 2
         ),
         statistics=options.statistics,
-        tables=_tables(metadata, options),
+        tables=with_labels(asked_tables(metadata, options), metadata, options),
+        validity=validity,
+        masks=() if validity is None else (tiles,),
     )
     # Whether it can be written shows before anything is computed.
     for table in sink.tables.values():
@@ -194,6 +205,8 @@ def _check_options(options: WriteOptions) -> None:
         raise OptionError(
             f"predictor={options.predictor} is not possible in KEA, which shuffles bytes instead; leave it out"
         )
+    if options.sidecar:
+        raise OptionError("sidecar= goes with GeoTIFF and COG; KEA holds everything itself, leave it out")
     if options.bigtiff is not None:
         raise OptionError("bigtiff= goes with GeoTIFF, not with KEA; leave it out")
 
@@ -205,31 +218,6 @@ def _block(metadata: RasterMetadata, options: WriteOptions) -> int:
         raise OptionError(f"blocksize={options.blocksize!r} does not fit KEA, whose blocks are square; give one number")
     # BLOCK_SIZE has 16 bits and a chunk at most 4 GB: more than any blocksize= may be.
     return min(rows, *metadata.grid.shape_yx)
-
-
-def _tables(metadata: RasterMetadata, options: WriteOptions) -> dict[int, pd.DataFrame]:
-    """The attribute table of each band: what was asked for, with the colours the metadata know."""
-    asked = options.attribute_table
-    if isinstance(asked, str | os.PathLike):
-        asked = without_counts(read_attribute_table(asked))
-    if asked is not None and not isinstance(asked, Mapping):
-        asked = {1: asked}
-    tables: dict[int, pd.DataFrame] = dict(asked or {})
-    for number, table in tables.items():
-        if not 1 <= number <= len(metadata.bands):
-            raise OptionError(f"attribute_table= names band {number}; the raster has bands 1 to {len(metadata.bands)}")
-        if not isinstance(table, pd.DataFrame):
-            raise OptionError(
-                f"attribute_table= takes a DataFrame, the path of a KEA file, or {{band: DataFrame}}, not a {type(table).__name__}"
-            )
-    for number, band in enumerate(metadata.bands, 1):
-        present = tables.get(number)
-        # Colours asked for win over the table's own; those the array brought along only fill in.
-        if (present is not None and options.colormap is not None) or (
-            band.colormap and (present is None or not has_colors(present))
-        ):
-            tables[number] = with_colormap(present, band.colormap or {})
-    return tables
 
 
 def _write_header(file: h5py.File, metadata: RasterMetadata) -> None:
@@ -285,6 +273,10 @@ def _write_band(group: h5py.Group, band: BandMetadata, number: int, sink: KeaSin
         group["NO_DATA_VAL"].attrs.create("NO_DATA_DEFINED", 1, dtype="<i1")
     tags = without_derived(band.tags) if sink.statistics else band.tags
     write_texts(group.create_group("METADATA"), {**tags, **_scale_items(band)})
+    if sink.masks:
+        # Without a chunk it would say that all is valid, and without this item that there is no mask.
+        _write_raster(group, "MASK", sink.metadata.grid.shape_yx, np.dtype(np.uint8), sink, fill=255)
+        del group["MASK"].attrs["BLOCK_SIZE"]
     overviews = group.create_group("OVERVIEWS")
     for index, level in enumerate(sink.stored[1:], 1):
         # HDF5's fill value shows in no pixel, since every chunk is there; kealib sets 0.

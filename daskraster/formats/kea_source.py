@@ -33,7 +33,7 @@ from daskraster.formats.kea_layout import (
     decode,
     open_kea,
 )
-from daskraster.formats.kea_tables import read_colormap
+from daskraster.formats.kea_tables import read_colormap, read_names
 from daskraster.grid import Grid, Window
 from daskraster.metadata import BandMetadata, Number, RasterMetadata, without_derived
 
@@ -63,6 +63,8 @@ class KeaSource:
     """Bands with a mask of their own that counts when masked."""
     full_yx: tuple[int, int]
     """Rows and columns at full resolution, those of the masks."""
+    hides_mask: bool = False
+    """Whether a band has a mask that the pixels do not show, since they are not masked."""
 
     @property
     def name(self) -> str:
@@ -162,6 +164,7 @@ def describe(
             overview_level=overview_level,
             mask_nodata=_all_nodata(kea, bands, count) if masked else None,
             mask_bands=tuple(band for band in bands if masked and _has_mask(kea, band, full.shape_yx)),
+            hides_mask=not masked and any(kea.has(band_item(band, "MASK")) for band in bands),
             full_yx=full.shape_yx,
         )
         metadata = RasterMetadata(
@@ -309,6 +312,7 @@ def _band(kea: KeaFile, band: int) -> BandMetadata:
         units=tags.pop(UNITS_ITEM, None),
         color=COLORS[usage] if 0 <= usage < len(COLORS) else None,
         colormap=read_colormap(kea, band) if dtype.kind == "u" and dtype.itemsize <= 2 else None,
+        categories=read_names(kea, band) if dtype.kind in "iu" else None,
         thematic=thematic,
         tags=without_derived(tags),
     )

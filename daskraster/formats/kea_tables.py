@@ -171,6 +171,16 @@ def read_colormap(kea: KeaFile, band: int) -> dict[int, tuple[int, int, int, int
     return {value: (entry[0], entry[1], entry[2], entry[3]) for value, entry in enumerate(entries)}
 
 
+def read_names(kea: KeaFile, band: int) -> dict[int, str] | None:
+    """Pixel value -> class name from the column used for names; None where there is none, or more rows than classes can be (segments)."""
+    rows, fields = _fields(kea, band)
+    field = next((field for field in fields if field.kind == "STRING" and field.usage == "Name"), None)
+    if field is None or not 0 < rows <= MAX_COLORS:
+        return None
+    check_references(kea.raw, kea.dataset(band_item(band, "ATT/DATA/STRING")))
+    return {value: name for value, name in enumerate(_read_column(kea, band, field, rows)) if name} or None
+
+
 def _check_band(kea: KeaFile, band: int) -> None:
     count = int(kea.numbers("HEADER/NUMBANDS", 1)[0])
     if not 1 <= band <= count:

@@ -163,6 +163,9 @@ class Sink(Protocol):
     def partial_cells(self) -> bool:
         """Whether sizes of levels are rounded up."""
 
+    def held_nbytes(self, *, many_processes: bool) -> int:
+        """Bytes of encoded tiles that receipts hold until the end, at most; ``many_processes`` as in `start`."""
+
     def start(self, *, many_processes: bool) -> Sink:
         """A sink with its partial file created, ready for `put`; ``many_processes`` says whether others will write too.
 

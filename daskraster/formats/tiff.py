@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TILE_OFFSETS, TILE_BYTE_COUNTS = 324, 325
+PHOTOMETRIC = 262
 NEW_SUBFILE_TYPE, JPEG_TABLES, GDAL_METADATA, GDAL_NODATA = 254, 347, 42112, 42113
 
 ASCII, SHORT, LONG, LONG8 = 2, 3, 4, 16
@@ -41,6 +42,16 @@ class Tag:
         """A text, NUL-terminated."""
         raw = text.encode() + b"\0"
         return cls(ASCII, len(raw), raw)
+
+    @classmethod
+    def short(cls, value: int) -> Tag:
+        """A number of 16 bits."""
+        return cls(SHORT, 1, struct.pack("<H", value))
+
+    @classmethod
+    def long(cls, value: int) -> Tag:
+        """A number of 32 bits."""
+        return cls(LONG, 1, struct.pack("<I", value))
 
 
 type Directory = dict[int, Tag]
@@ -144,10 +155,13 @@ def _parse_entry(buffer: bytes | memoryview, entry: int, dialect: _Dialect) -> t
     return code, Tag(type_number, count, bytes(buffer[position : position + nbytes]))
 
 
-def lay_out(directories: Sequence[Directory], *, big: bool) -> Layout:
-    """Directories one behind the other from the start of the file, tile arrays after all of them, as GDAL's COG driver does."""
+def lay_out(directories: Sequence[Directory], *, big: bool, ghost: bytes = b"") -> Layout:
+    """Directories one behind the other from the start of the file, tile arrays after all of them, as GDAL's COG driver does.
+
+    ``ghost``: bytes between the header and the first directory, which readers skip; even in number.
+    """
     dialect = _Dialect(big)
-    header = bytearray(dialect.header(dialect.header_nbytes))
+    header = bytearray(dialect.header(dialect.header_nbytes + len(ghost))) + ghost
     waiting: dict[tuple[int, int], tuple[int, Tag]] = {}  # (directory, code) -> position of the entry's value, the tag
     for number, directory in enumerate(directories):
         tags = dict(sorted(directory.items()))

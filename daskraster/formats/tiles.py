@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from daskraster.blocks.codecs import TileCodec
 from daskraster.blocks.results import BandStatistics
 from daskraster.blocks.tiling import TileArray
+from daskraster.blocks.validity import Validity
 from daskraster.errors import RasterWriteError
 from daskraster.files import PartialFile, writable_target
 from daskraster.formats.protocols import Receipt
@@ -45,6 +46,10 @@ class TileSink(ABC):
     """Levels 2, 4, 8 ...; their tiles' numbers follow on those of the level before."""
     statistics: bool = False
     """Whether statistics will come at the end, and need room in the header."""
+    validity: Validity | None = None
+    """Which pixels are valid, where masks are wanted."""
+    masks: tuple[TileArray, ...] = ()
+    """The masks of the first levels, of one band for all or one for each; their tiles' numbers follow on those of all levels."""
     partial: PartialFile | None = None
     """The file under way; None before `start`."""
 
@@ -60,6 +65,10 @@ class TileSink(ABC):
     @abstractmethod
     def encode(self, values: NDArray[Any]) -> Buffer:
         """The bytes of one tile."""
+
+    @abstractmethod
+    def encode_mask(self, valid: NDArray[np.bool_]) -> Buffer:
+        """The bytes of one tile ``(y, x)`` of a mask."""
 
     @abstractmethod
     def write_index(
@@ -85,12 +94,13 @@ class TileSink(ABC):
     def block_multiple(self) -> tuple[int, int, int]:
         """Bands, rows and columns at whose multiples blocks begin."""
         rows, cols = (math.lcm(size, 2 if self.overviews else 1) for size in self.tiles.tile_yx)
-        return 1 if self.tiles.band_interleaved else self.tiles.shape[0], rows, cols
+        whole = not self.tiles.band_interleaved or any(mask.shape[0] < self.tiles.shape[0] for mask in self.masks)
+        return self.tiles.shape[0] if whole else 1, rows, cols
 
     @property
     def first_numbers(self) -> list[int]:
-        """Number of each level's first tile, and of all tiles."""
-        return [0, *itertools.accumulate(level.count for level in self.levels)]
+        """Number of the first tile of each level, then of each mask, and of all tiles."""
+        return [0, *itertools.accumulate(array.count for array in (*self.levels, *self.masks))]
 
     @property
     def started(self) -> PartialFile:
@@ -118,7 +128,11 @@ class TileSink(ABC):
         """Bytes to be left free behind the header for tiles that are held back, and for overviews."""
         return 0, 0
 
-    def is_held(self, number: int, level: int) -> bool:
+    def held_nbytes(self, *, many_processes: bool) -> int:
+        """Bytes that receipts hold until the end; see `Sink.held_nbytes`."""
+        return 0
+
+    def is_held(self, number: int) -> bool:
         """Whether a tile's bytes stay in its receipt until `finish` writes them in front of all others."""
         return False
 
@@ -132,23 +146,17 @@ class TileSink(ABC):
         RasterWriteError
             As `Sink.put`.
         """
-        partial, first = self.started, self.first_numbers[level]
+        partial = self.started
         parts: list[Buffer] = []
         numbers: list[int] = []
         held: dict[int, bytes] = {}
         with stage("encode"):
-            for number, values in self.levels[level].cut(block, window, band_off):
-                try:
-                    part = self.encode(values)
-                except (RuntimeError, ValueError, TypeError) as error:  # what imagecodecs raises
-                    raise RasterWriteError(
-                        f"cannot encode a tile of {self.target} in {window} as {self.codec.compress}: {error}"
-                    ) from error
-                if self.is_held(number, level):
-                    held[first + number] = bytes(part)
+            for number, part in self._encoded(block, window, band_off, level):
+                if self.is_held(number):
+                    held[number] = bytes(part)
                 else:
                     parts.append(part)
-                    numbers.append(first + number)
+                    numbers.append(number)
         with stage("write"):
             offsets = partial.append(parts, reserved=level > 0)
         sizes = np.array([memoryview(part).nbytes for part in parts], dtype=np.int64)
@@ -161,6 +169,33 @@ class TileSink(ABC):
             seconds=take(),
             held=held,
         )
+
+    def _encoded(self, block: NDArray[Any], window: Window, band_off: int, level: int) -> Iterator[tuple[int, Buffer]]:
+        """Number and bytes of every tile of a block, and of its masks.
+
+        Raises
+        ------
+        RasterWriteError
+            The codec refused a tile.
+        """
+        valid: NDArray[np.bool_] | None = None
+        if self.validity is not None:
+            block, valid = self.validity.split(block, band_off)
+        first = self.first_numbers
+        try:
+            for number, values in self.levels[level].cut(block, window, band_off, smooth=self.codec.lossy):
+                yield first[level] + number, self.encode(values)
+            if valid is None or level >= len(self.masks):
+                return
+            mask = self.masks[level]
+            if mask.shape[0] < len(valid):
+                valid = valid.any(axis=0, keepdims=True)
+            for number, values in mask.cut(valid, window, band_off):
+                yield first[len(self.levels) + level] + number, self.encode_mask(values)
+        except (RuntimeError, ValueError, TypeError) as error:  # what imagecodecs raises
+            raise RasterWriteError(
+                f"cannot encode a tile of {self.target} in {window} as {self.codec.compress}: {error}"
+            ) from error
 
     def finish(
         self,
@@ -183,7 +218,7 @@ class TileSink(ABC):
             offsets[receipt.tiles] = receipt.offsets
             sizes[receipt.tiles] = receipt.sizes
             held.update(receipt.held)
-        self._write_held(held, offsets, sizes)
+        self.write_held(held, offsets, sizes)
         missing = np.flatnonzero(sizes == 0)
         if missing.size:
             raise RasterWriteError(
@@ -191,12 +226,18 @@ class TileSink(ABC):
                 f"(the first is number {missing[0]}); nothing was published"
             )
         writable_target(self.target)
-        self.write_index(self.started.close_gaps(offsets, sizes, finished=finished), sizes, statistics)
+        self.write_index(self.close_gaps(offsets, sizes, finished), sizes, statistics)
         wrong = self.check()
         if wrong:
             raise RasterWriteError(f"{self.target} is not what was asked: {wrong}; nothing was published")
 
-    def _write_held(self, held: Mapping[int, bytes], offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
+    def close_gaps(
+        self, offsets: NDArray[np.int64], sizes: NDArray[np.int64], finished: frozenset[str] | None
+    ) -> NDArray[np.int64]:
+        """Give back what is unused between the tiles; the new offsets."""
+        return self.started.close_gaps(offsets, sizes, finished=finished)
+
+    def write_held(self, held: Mapping[int, bytes], offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
         """Write tiles that were held back one behind the other into the front, the last numbers first."""
         position = self.started.start
         for number in sorted(held, reverse=True):

@@ -3,7 +3,7 @@
 Conventions are rioxarray's, so that ``.rio`` works on everything that comes out and everything rioxarray made can go in:
 coordinates ``x`` and ``y`` at pixel centres, ``spatial_ref`` with CRS and GeoTransform, ``_FillValue`` in attrs (in encoding where
 pixels are masked), ``long_name``, ``scale_factor``, ``add_offset``, ``units``, and tags as further attrs. Attrs of our own: ``nodatavals``
-where bands differ in nodata, ``colormap`` (``colormaps``), ``colors``, ``thematic``, ``band_tags``, and ``bands``, the numbers chosen at opening.
+where bands differ in nodata, ``colormap`` (``colormaps``), ``categories``, ``colors``, ``thematic``, ``band_tags``, and ``bands``, the numbers chosen at opening.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from daskraster.blocks.masking import holds
 from daskraster.errors import RasterArrayError
 from daskraster.grid import Grid
+from daskraster.labels import checked_categories
 from daskraster.lazy.georeference import coordinates, georeferenced, grid_of
 from daskraster.lazy.sources import SourceView, auto_chunks, source_of
 from daskraster.metadata import BandMetadata, Number, RasterMetadata, without_derived
@@ -37,6 +38,7 @@ BAND_ATTRS = (
     "nodatavals",
     "colormap",
     "colormaps",
+    "categories",
     "band_tags",
     "colors",
     "thematic",
@@ -175,6 +177,7 @@ def metadata_of(raster: Raster) -> RasterMetadata:
     colors = _per_band(attrs.get("colors"), array, count)
     tags = _per_band(attrs.get("band_tags"), array, count)
     colormaps = _per_band(attrs.get("colormaps"), array, count)
+    categories = _categories(array, count)
     thematic = _per_band(attrs.get("thematic", False), array, count)
     nodata = _nodata_values(array, count)
     return RasterMetadata(
@@ -189,6 +192,7 @@ def metadata_of(raster: Raster) -> RasterMetadata:
                 units=units[band] or None,
                 color=colors[band],
                 colormap=colormaps[band] or (attrs.get("colormap") if count == 1 else None),
+                categories=categories[band],
                 thematic=bool(thematic[band]),
                 tags=without_derived(tags[band] or {}),
             )
@@ -218,6 +222,20 @@ def _per_band(value: Any, array: xr.DataArray, count: int) -> list[Any]:
         if len(known) == len(value) and set(labels.tolist()) <= set(known):
             return [value[known.index(label)] for label in labels.tolist()]
     return list(value) if len(value) == count else [None] * count
+
+
+def _categories(array: xr.DataArray, count: int) -> list[Mapping[int, str] | None]:
+    """Class names of each band: from one mapping or list of names for all, or a mapping (or None) for each.
+
+    Anything else is another program's attr of that name.
+    """
+    value = array.attrs.get("categories")
+    found: list[Any] = [None] * count
+    if isinstance(value, Mapping) or (isinstance(value, tuple | list) and all(isinstance(one, str) for one in value)):
+        found = [value] * count
+    elif isinstance(value, tuple | list) and all(one is None or isinstance(one, Mapping) for one in value):
+        found = _per_band(value, array, count)
+    return [checked_categories(one) or None if one is not None else None for one in found]
 
 
 def _band_labels(array: xr.DataArray) -> NDArray[Any] | None:
@@ -274,6 +292,10 @@ def _class_attrs(bands: Sequence[BandMetadata]) -> dict[str, Any]:
         attrs["colormap"] = dict(bands[0].colormap)
     elif any(band.colormap for band in bands):
         attrs["colormaps"] = tuple(dict(band.colormap) if band.colormap else None for band in bands)
+    if bands[0].categories and len(bands) == 1:
+        attrs["categories"] = dict(bands[0].categories)
+    elif any(band.categories for band in bands):
+        attrs["categories"] = tuple(dict(band.categories) if band.categories else None for band in bands)
     thematic = [band.thematic for band in bands]
     if any(thematic):
         attrs["thematic"] = True if all(thematic) else tuple(thematic)

@@ -38,7 +38,8 @@ def open_raster(
         ``x``, or a table of `tile_windows`, whose cores the blocks then are, whatever its overlap. All bands of a pixel are always in one block.
     masked
         True: pixels are floats (float32 for 8 and 16 bits, else float64), NaN where the file says nodata or masks them, and the file's nodata
-        value moves to ``encoding["_FillValue"]``. False: pixels are what the file holds.
+        value moves to ``encoding["_FillValue"]``. False: pixels are what the file holds. A file with a mask of its own keeps it in a copy
+        that is opened with True and written with ``mask=True`` and the file's ``dtype=``; pixels under the mask then are nodata, or 0.
     bands
         Numbers, from 1, of the bands wanted, in any order; None: all.
     overview_level

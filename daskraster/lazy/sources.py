@@ -181,6 +181,13 @@ def source_of(array: da.Array) -> SourceView | None:
     return view if (len(view.bands), *view.window.shape_yx) == expected else None
 
 
+def sources_in(array: da.Array) -> list[Source]:
+    """Every source that the pixels of an array are made of, however they were computed."""
+    blockwise = [layer for layer in array.dask.layers.values() if isinstance(layer, Blockwise)]
+    values: list[Any] = [value for layer in blockwise for value, _ in layer.indices]
+    return [value.view.source for value in values if isinstance(value, ReadBlock)]
+
+
 type _Chunks = tuple[tuple[int, ...], ...]
 
 

@@ -72,8 +72,10 @@ def delayed_run(outputs: Sequence[Output], *, single: bool) -> Delayed:
     arrays = [receipts(output, first) for output, first in zip(outputs, started, strict=True)]
     keys = [list(flatten(array.__dask_keys__())) for array in arrays]
     merged = HighLevelGraph.merge(*[array.dask for array in arrays])
-    graph = dict(da.Array.__dask_optimize__(merged, [key for of_array in keys for key in of_array]))
     first_keys = [first.key for first in started]
+    # The starts among what is wanted: dask would fuse one with a single block that follows on it.
+    wanted = [*first_keys, *[key for of_array in keys for key in of_array]]
+    graph = dict(da.Array.__dask_optimize__(merged, wanted))
     guarded = {key: _guard(task, first_keys) if key not in first_keys else task for key, task in graph.items()}
     renamed, names = row_by_row(guarded)
     starts = [names[key] for key in first_keys]

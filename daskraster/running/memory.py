@@ -7,7 +7,7 @@ A worker thread holds one block at a time, in the stage that needs most:
 - writing: the result with its halo (trimming copies nothing), the result in the file's own type, its encoded tiles, its halves.
 
 Shared by all threads of a process: decoded seams, GDAL's block cache, rows of blocks that wait for their neighbours, strips of overviews,
-tasks and receipts. All of it depends on the size of a block, on the width of the raster at most, and not on its height.
+the tiles of a small COG, tasks and receipts. All of it depends on the size of a block, on the width of the raster at most, and not on its height.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from daskraster.formats.gdal_handles import CACHE_NBYTES as GDAL_CACHE_NBYTES
 from daskraster.formats.tilecache import CACHE_NBYTES as SEAM_CACHE_NBYTES
 from daskraster.lazy.anatomy import Anatomy, Exchange
 from daskraster.lazy.sources import ReadBlock
+from daskraster.running.engines import uses_other_processes
 from daskraster.running.outputs import Output
 from daskraster.running.waves import SHARING_WAVE_BLOCKS, WAVE_BLOCKS
 from daskraster.running.workers import Workers
@@ -82,6 +83,10 @@ def memory_plan(
     if function_stage_nbytes is None:
         function_stage_nbytes = 2 * (gets + result) if parts.functions else 0
     converted = 0 if output.data.dtype == output.metadata.dtype else core
+    if output.validity is not None:
+        # Where pixels are valid, and blocks under way in a wider type.
+        pixels = core // output.metadata.dtype.itemsize
+        converted += pixels * (2 + (output.validity.dtype.itemsize if output.validity.marks_anew else 0))
     halves = 0 if output.pyramid is None else core // 2
     stages = gets + max(reads, default=0), function_stage_nbytes, result + converted + core + halves
     return MemoryPlan(
@@ -91,6 +96,7 @@ def memory_plan(
         shared_nbytes=_seams(parts.reads)
         + sum(_rows_nbytes(exchange, itemsize) for exchange in _waiting(parts, output))
         + _strips_nbytes(output)
+        + output.sink.held_nbytes(many_processes=uses_other_processes())
         + _bookkeeping_nbytes(output, parts),
         limit_nbytes=workers.limit_nbytes,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,14 @@ from numpy.typing import NDArray
 
 from daskraster.blocks.conversion import convert
 from daskraster.blocks.statistics import PartialStatistics, partial_statistics
+from daskraster.blocks.validity import Validity, validity
 from daskraster.errors import BlockResultError, OptionError, RasterWriteError
 from daskraster.formats import choosing
 from daskraster.formats.protocols import Piece, Receipt, Sink
 from daskraster.grid import Window, round_up, split_axis
 from daskraster.lazy.arrays import Raster, encoded_nodata, metadata_of
 from daskraster.lazy.neighbourhood import exchange
-from daskraster.lazy.sources import ChunksYX, auto_chunks, source_array, starts
+from daskraster.lazy.sources import ChunksYX, auto_chunks, source_array, sources_in, starts
 from daskraster.metadata import BandMetadata, Number, RasterMetadata
 from daskraster.options import Inherit, WriteOptions, check_nodata, pixel_type
 from daskraster.running.pyramid import BandRule, Pyramid, shared_level
@@ -46,6 +48,10 @@ class Output:
     metadata: RasterMetadata
     statistics: bool
     """Whether statistics are wanted."""
+    markers: tuple[Number | None, ...]
+    """What invalid pixels of each band are as long as blocks are under way: nodata, but for files whose masks alone tell them."""
+    validity: Validity | None
+    """Which pixels are valid, where masks are wanted."""
     pyramid: Pyramid | None
     """The overviews, where there are any."""
     fills: tuple[Number | None, ...]
@@ -66,7 +72,8 @@ class WriteBlock:
     chunks: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
     """Bands, rows and columns of each block, without halo."""
     statistics: tuple[tuple[Number | None, bool], ...]
-    """Nodata value of each band and whether it is thematic; empty where statistics are not wanted."""
+    """Marker of each band's invalid pixels and whether it is thematic; empty where statistics are not wanted."""
+    validity: Validity | None
     pyramid: Pyramid | None
 
     def __call__(self, block: NDArray[Any], started: Any = None, *, block_id: tuple[int, int, int]) -> Receipt:
@@ -83,7 +90,9 @@ class WriteBlock:
         window, band_off = self._place(block_id)
         self._check(block, window, self.chunks[0][block_id[0]], sink)
         with stage("encode"):
-            block = self._converted(block, self.fills[band_off : band_off + len(block)])
+            source, block = block, self._converted(block, self.fills[band_off : band_off + len(block)])
+            if self.validity is not None:
+                block = self.validity.marked(source, block, band_off)
         core = block if self.pyramid is None else self.pyramid.without_halo(block, window)
         statistics = self._statistics(core, band_off)
         try:
@@ -111,10 +120,20 @@ class WriteBlock:
     def _statistics(self, block: NDArray[Any], band_off: int) -> tuple[PartialStatistics, ...]:
         if not self.statistics:
             return ()
+        rules = self.statistics[band_off : band_off + len(block)]
         with stage("statistics"):
+            if self.validity is None or self.validity.dtype == self.dtype:
+                return tuple(
+                    partial_statistics(values, nodata, thematic=thematic)
+                    for values, (nodata, thematic) in zip(block, rules, strict=True)
+                )
+            # In the file's own type, which decides on bins; the valid ones, since no value of it tells them.
+            pixels, valid = self.validity.split(block, band_off)
             return tuple(
-                partial_statistics(values, nodata, thematic=thematic)
-                for values, (nodata, thematic) in zip(block, self.statistics[band_off:], strict=False)
+                dataclasses.replace(
+                    partial_statistics(values[of_band][np.newaxis], None, thematic=thematic), pixels=values.size
+                )
+                for values, of_band, (_, thematic) in zip(pixels, valid, rules, strict=True)
             )
 
     def _with_overviews(
@@ -162,9 +181,11 @@ def planned(raster: Raster, path: Path, options: WriteOptions) -> Output:
         The folder is missing or cannot be written to.
     """
     metadata = output_metadata(raster, options)
-    sink = choosing.sink(options.driver_for(path), path, metadata, options)
+    rule = _validity(raster, metadata) if options.mask else None
+    markers = tuple(band.nodata for band in metadata.bands) if rule is None else rule.markers
+    sink = choosing.sink(options.driver_for(path), path, metadata, options, rule)
     data = aligned(raster, sink.block_multiple)
-    pyramid = _pyramid(sink, metadata, data, options)
+    pyramid = _pyramid(sink, metadata, markers, data, options)
     haloed = data if pyramid is None or not pyramid.halo else exchange(data, (pyramid.halo, pyramid.halo))
     fills = tuple(band.nodata for band in metadata.bands)
     if metadata.dtype.kind == "f" and encoded_nodata(raster.array) is None:
@@ -175,12 +196,43 @@ def planned(raster: Raster, path: Path, options: WriteOptions) -> Output:
         chunks=(data.chunks[0], data.chunks[1], data.chunks[2]),
         metadata=metadata,
         statistics=options.statistics,
+        markers=markers,
+        validity=rule,
         pyramid=pyramid,
         fills=fills,
     )
 
 
-def _pyramid(sink: Sink, metadata: RasterMetadata, data: da.Array, options: WriteOptions) -> Pyramid | None:
+def _validity(raster: Raster, metadata: RasterMetadata) -> Validity:
+    """Which pixels the masks of an output call valid.
+
+    Raises
+    ------
+    OptionError
+        The pixels come from a file whose own mask they do not show.
+    """
+    for source in sources_in(raster.data):
+        if choosing.hides_mask(source):
+            raise OptionError(
+                f"mask=True: {source.name} has a mask (or alpha) of its own, which pixels opened with masked=False do not show; "
+                f"open it with open_raster(..., masked=True), and give dtype= of the file to keep its type"
+            )
+    return validity(
+        raster.data.dtype,
+        raster.nodata,
+        metadata.dtype,
+        [band.nodata for band in metadata.bands],
+        encoded_nodata(raster.array),
+    )
+
+
+def _pyramid(
+    sink: Sink,
+    metadata: RasterMetadata,
+    markers: tuple[Number | None, ...],
+    data: da.Array,
+    options: WriteOptions,
+) -> Pyramid | None:
     """The overviews of an output; None where there are none.
 
     Raises
@@ -199,8 +251,8 @@ def _pyramid(sink: Sink, metadata: RasterMetadata, data: da.Array, options: Writ
     if len(levels) == 1:
         return None
     rules = [
-        BandRule(nodata=band.nodata, resampling=asked or ("nearest" if of_classes else "average"))
-        for band, of_classes in zip(metadata.bands, classes, strict=True)
+        BandRule(nodata=marker, resampling=asked or ("nearest" if of_classes else "average"))
+        for marker, of_classes in zip(markers, classes, strict=True)
     ]
     shared = shared_level(levels, (starts(data.chunks[1]), starts(data.chunks[2])))
     if asked == "bilinear":
@@ -245,8 +297,20 @@ def _output_band(band: BandMetadata, number: int, dtype: np.dtype[Any], options:
         name=options.band_names[number] if options.band_names is not None else band.name,
         colormap=colormap,
         color=color,
+        categories=_categories(band, dtype, options),
         thematic=band.thematic if options.thematic is None else options.thematic,
     )
+
+
+def _categories(band: BandMetadata, dtype: np.dtype[Any], options: WriteOptions) -> Mapping[int, str] | None:
+    """Names of classes: those asked for, else the array's, where pixels are whole numbers."""
+    if options.categories is not None:
+        if dtype.kind == "f":
+            raise OptionError(f"categories= goes with whole numbers, not with {dtype}")
+        if options.categories and max(options.categories) > np.iinfo(dtype).max:
+            raise OptionError(f"categories= has the pixel value {max(options.categories)}, which {dtype} cannot hold")
+        return options.categories or None
+    return band.categories if dtype.kind != "f" else None
 
 
 def aligned(raster: Raster, multiple: tuple[int, int, int]) -> da.Array:
@@ -296,7 +360,12 @@ def receipts(output: Output, sink: Sink | Delayed) -> da.Array:
         fills=output.fills,
         source_dtype=output.data.dtype,
         chunks=output.chunks,
-        statistics=tuple((band.nodata, band.thematic) for band in output.metadata.bands) if output.statistics else (),
+        statistics=tuple(
+            (marker, band.thematic) for marker, band in zip(output.markers, output.metadata.bands, strict=True)
+        )
+        if output.statistics
+        else (),
+        validity=output.validity,
         pyramid=output.pyramid,
     )
     return da.map_blocks(

@@ -21,6 +21,7 @@ from daskraster.lazy.arrays import as_raster
 from daskraster.lazy.functions import function_name
 from daskraster.lazy.sources import ChunksYX, ReadBlock, auto_chunks
 from daskraster.options import WriteKeywords, WriteOptions
+from daskraster.running.engines import uses_other_processes
 from daskraster.running.memory import MemoryPlan, function_halo, memory_plan, read_nbytes
 from daskraster.running.outputs import Output, planned, receipts
 from daskraster.running.plan import Plan, mb, way_out
@@ -112,6 +113,12 @@ def check_fits(outputs: Sequence[Output]) -> int:
     # Outputs of one pass share what they read; each adds what it makes of it.
     largest = max(plans, key=lambda plan: plan.peak_nbytes)
     needed = largest.peak_nbytes + sum(plan.block_nbytes // 2 * plan.threads for plan in plans if plan is not largest)
+    many = uses_other_processes()
+    needed += sum(
+        output.sink.held_nbytes(many_processes=many)
+        for output, plan in zip(outputs, plans, strict=True)
+        if plan is not largest
+    )
     if needed > where.limit_nbytes:
         output = outputs[plans.index(largest)]
         chunks_yx = output.chunks[1], output.chunks[2]

@@ -43,8 +43,8 @@ def write_raster(
         publishes it in its last, whose value is the `WriteReport`. A block that raises removes the partial file.
     **options
         See `daskraster.options.WriteOptions`: ``driver``, ``compress``, ``level``, ``quality``, ``max_error``, ``predictor``, ``blocksize``, ``interleave``,
-        ``bigtiff``, ``nodata``, ``dtype``, ``band_names``, ``tags``, ``colormap``, ``thematic``, ``attribute_table``, ``statistics``, ``overviews``,
-        ``overview_resampling``, ``progress``.
+        ``bigtiff``, ``nodata``, ``mask``, ``dtype``, ``band_names``, ``tags``, ``colormap``, ``categories``, ``thematic``, ``attribute_table``,
+        ``sidecar``, ``statistics``, ``overviews``, ``overview_resampling``, ``progress``.
 
     Returns
     -------
