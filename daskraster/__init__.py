@@ -13,6 +13,7 @@ The house has six floors; a module imports only from floors below its own::
     6  accessor  backend                                 the doors: each line calls one public function
     5  running/    writing  outputs  pyramid  gathering             arrays into files
                    engines  delaying  finishing  progress  report
+                   processing
     4  lazy/       opening  neighbourhood  functions  arrays        xarray and dask; computes and writes nothing
                    georeference  sources
     3  formats/    protocols  choosing  tiles  tilecache            one module a format; rasterio and h5py
@@ -43,6 +44,7 @@ from daskraster.lazy.functions import Block
 from daskraster.lazy.neighbourhood import apply
 from daskraster.lazy.opening import open_raster
 from daskraster.options import INHERIT
+from daskraster.running.processing import process
 from daskraster.running.report import WriteReport
 from daskraster.running.writing import write_raster, write_rasters
 
@@ -64,6 +66,7 @@ __all__ = [
     "WriteReport",
     "apply",
     "open_raster",
+    "process",
     "read_attribute_table",
     "write_attribute_table",
     "write_raster",
