@@ -13,13 +13,14 @@ The house has six floors; a module imports only from floors below its own::
     6  accessor  backend                                 the doors: each line calls one public function
     5  running/    writing  outputs  pyramid  gathering             arrays into files
                    engines  delaying  finishing  progress  report
-                   processing
+                   processing  filefunctions  isolation  isolated
     4  lazy/       opening  neighbourhood  functions  arrays        xarray and dask; computes and writes nothing
                    georeference  sources
     3  formats/    protocols  choosing  tiles  tilecache            one module a format; rasterio and h5py
                    gdal  gdal_handles  geotiff  tiff
                    kea_source  kea_sink  kea_layout  kea_chunks  kea_index  kea_heap
                    kea_tables  kea_columns  kea_statistics  kea_texts
+                   tilefiles
     2  blocks/     codecs  tiling  conversion  masking  scratch     NumPy only: what is done to one block
                    shuffle  statistics  bins  results  overviews
     1  errors  grid  metadata  options  files  gaps  positioned  timing               ground
@@ -44,6 +45,7 @@ from daskraster.lazy.functions import Block
 from daskraster.lazy.neighbourhood import apply
 from daskraster.lazy.opening import open_raster
 from daskraster.options import INHERIT
+from daskraster.running.filefunctions import process_files
 from daskraster.running.processing import process
 from daskraster.running.report import WriteReport
 from daskraster.running.writing import write_raster, write_rasters
@@ -67,6 +69,7 @@ __all__ = [
     "apply",
     "open_raster",
     "process",
+    "process_files",
     "read_attribute_table",
     "write_attribute_table",
     "write_raster",

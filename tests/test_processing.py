@@ -95,7 +95,7 @@ def test_dtype_and_bands_by_name_run_nothing_beforehand(files: dict[str, Path], 
     targets = {"index": tmp_path / "index.tif", "mask": tmp_path / "mask.tif"}
     dr.process(counted, files, targets, dtype={"mask": "uint8", "index": "float32"}, bands=1, chunks=(-1, 45))
     assert len(calls) == 1 or len(calls) == 2  # a block each, joined to the output's tiles
-    with pytest.raises(OptionError, match="go(es)? by the names of outputs=, which are index, mask"):
+    with pytest.raises(OptionError, match=r"goes by the names of outputs=, which are index, mask"):
         dr.process(counted, files, targets, dtype={"other": "uint8"})
 
 
@@ -144,7 +144,7 @@ def test_a_wrong_option_of_one_output(files: dict[str, Path], tmp_path: Path) ->
 def test_wrong_names_come_back(files: dict[str, Path], tmp_path: Path) -> None:
     targets = {"index": tmp_path / "index.tif", "cloud": tmp_path / "mask.tif"}
     with pytest.raises(
-        BlockResultError, match="due to return a dict of index, cloud.* came a dict of mask, index"
+        BlockResultError, match=r"due to return a dict of index, cloud.* came a dict of mask, index"
     ) as caught:
         dr.process(index_and_mask, files, targets)
     assert "raised by index_and_mask in Window" in caught.value.__notes__[0]

@@ -70,6 +70,14 @@ def _stop_writers(partials: Sequence[Path]) -> list[str]:
     return [stop_writing(path) for path in partials]
 
 
+def on_every_process(func: Callable[..., Any], *arguments: Any) -> None:
+    """Call a function here and on every worker of the active cluster, at the end of a run that may have failed; dead workers are passed over."""
+    func(*arguments)
+    client = _client()
+    if client is not None and client.status == "running":
+        client.run(func, *arguments, on_error="ignore")
+
+
 def row_by_row(graph: dict[Any, Any]) -> tuple[dict[str, Any], dict[Any, str]]:
     """The same graph with keys whose order as text is the blocks' row-major order, and the new name of each key.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any
 
 import xarray as xr
 
@@ -37,7 +37,7 @@ def process(
     chunks: Any = "auto",
     masked: bool = False,
     output_options: Mapping[Any, WriteKeywords] | None = None,
-    **options: Unpack[WriteKeywords],
+    **options: Any,
 ) -> Any:
     """Your function from files to files: opened lazily, computed block by block with a halo, written in one pass.
 
@@ -64,7 +64,8 @@ def process(
     overlap, boundary, with_block
         As in `apply`.
     dtype, bands
-        Of the result, as in `apply`; one for all outputs, or for each one: a list, or a dict by name where ``outputs`` is one.
+        Of what ``func`` returns, as in `apply`; one for all outputs, or for each one: a list, or a dict by name where ``outputs`` is
+        one. (``dtype`` in ``output_options`` converts what comes back.)
     kwargs
         Further keyword arguments of ``func``: RIOS' ``otherargs``.
     chunks, masked
