@@ -13,16 +13,18 @@ The house has six floors; a module imports only from floors below its own::
     6  accessor  backend                                 the doors: each line calls one public function
     5  running/    writing  outputs  pyramid  gathering             arrays into files
                    engines  delaying  finishing  progress  report
-                   processing  filefunctions  isolation  isolated
+                   processing  filefunctions  isolation  isolated  zonal
     4  lazy/       opening  neighbourhood  functions  arrays        xarray and dask; computes and writes nothing
-                   georeference  sources
+                   georeference  sources  labelling  predicting  models
+                   sharing
     3  formats/    protocols  choosing  tiles  tilecache            one module a format; rasterio and h5py
                    gdal  gdal_handles  geotiff  tiff
                    kea_source  kea_sink  kea_layout  kea_chunks  kea_index  kea_heap
                    kea_tables  kea_columns  kea_statistics  kea_texts
-                   tilefiles
+                   tilefiles  polygons
     2  blocks/     codecs  tiling  conversion  masking  scratch     NumPy only: what is done to one block
                    shuffle  statistics  bins  results  overviews
+                   labelling  zones  rows
     1  errors  grid  metadata  options  files  gaps  positioned  timing               ground
 """
 
@@ -42,13 +44,16 @@ from daskraster.errors import (
 from daskraster.formats.kea_tables import read_attribute_table, write_attribute_table
 from daskraster.grid import Grid, Window
 from daskraster.lazy.functions import Block
+from daskraster.lazy.labelling import label
 from daskraster.lazy.neighbourhood import apply
 from daskraster.lazy.opening import open_raster
+from daskraster.lazy.predicting import predict
 from daskraster.options import INHERIT
 from daskraster.running.filefunctions import process_files
 from daskraster.running.processing import process
 from daskraster.running.report import WriteReport
 from daskraster.running.writing import write_raster, write_rasters
+from daskraster.running.zonal import zonal_statistics
 
 __all__ = [
     "INHERIT",
@@ -67,11 +72,14 @@ __all__ = [
     "Window",
     "WriteReport",
     "apply",
+    "label",
     "open_raster",
+    "predict",
     "process",
     "process_files",
     "read_attribute_table",
     "write_attribute_table",
     "write_raster",
     "write_rasters",
+    "zonal_statistics",
 ]
