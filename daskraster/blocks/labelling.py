@@ -46,7 +46,7 @@ class Borders:
     """Row and column, in the block, of the first pixel of each component on the border: ``(2, n)``, row-major."""
     before: NDArray[np.int32]
     """For each of these the components counted in ``begun`` that begin in the same row, left of it."""
-    labels: tuple[Labels, Labels, Labels, Labels]
+    labels: tuple[Labels, ...]
     """Along the top, bottom, left and right border: number of the component in ``first``, from 1; 0 where there is none."""
     values: tuple[NDArray[Any], ...]
     """The pixels along these borders."""
@@ -163,7 +163,7 @@ def borders_of(values: NDArray[Any], rule: Rule) -> Borders:
         begun=begun.astype(np.int32),
         first=np.stack((rows[index], cols[index])),
         before=(inner_before[index] - before_row[rows[index]]).astype(np.int32),
-        labels=tuple(renumbered[edge] for edge in _edges(labels)),  # type: ignore[arg-type]
+        labels=tuple(renumbered[edge] for edge in _edges(labels)),
         values=tuple(edge.copy() for edge in _edges(values)),
     )
 
@@ -271,7 +271,7 @@ def _links_across(
         (line([(row, col) for row in range(len(blocks))], 3), line([(row, col + 1) for row in range(len(blocks))], 2))
         for col in range(columns - 1)
     ]
-    shifts = [(np.s_[:], np.s_[:])]
+    shifts: list[tuple[slice, slice]] = [(np.s_[:], np.s_[:])]
     if connectivity == 8:
         shifts += [(np.s_[1:], np.s_[:-1]), (np.s_[:-1], np.s_[1:])]
     one, other = [np.empty(0, np.int64)], [np.empty(0, np.int64)]

@@ -123,7 +123,7 @@ class _Borders:
     rule: Rule
 
     def __call__(self, block: NDArray[Any]) -> Borders:
-        with stage("label"):
+        with stage("function"):
             return borders_of(block[0], self.rule)
 
 
@@ -155,7 +155,7 @@ class _Labels:
     dtype: np.dtype[Any]
 
     def __call__(self, block: NDArray[Any], numbers: Numbers) -> NDArray[Any]:
-        with stage("label"):
+        with stage("function"):
             return number_block(block[0], self.rule, numbers, self.dtype)[np.newaxis]
 
 
@@ -174,11 +174,14 @@ def _two_passes(data: da.Array, rule: Rule, dtype: np.dtype[Any]) -> da.Array:
     )
     graph = HighLevelGraph.from_collections(joined, {joined: task}, dependencies=[borders])
     picks = f"label-numbers-{token}"
-    tasks = {(picks, 0, *at): Task((picks, 0, *at), _numbers_of, TaskRef(joined), *at) for at in places}
+    tasks: dict[Any, Any] = {
+        (picks, 0, *at): Task((picks, 0, *at), _numbers_of, TaskRef(joined), *at) for at in places
+    }
+    waiting: Any = Delayed(joined, graph)
     numbers = da.Array(
-        HighLevelGraph.from_collections(picks, tasks, dependencies=[Delayed(joined, graph)]), picks, ones, meta=nothing
+        HighLevelGraph.from_collections(picks, tasks, dependencies=[waiting]), picks, ones, meta=nothing
     )
-    again = bind(data, Delayed(joined, graph), seed=token)
+    again = bind(data, waiting, seed=token)
     meta = np.empty((0, 0, 0), dtype=dtype)
     return da.map_blocks(
         _Labels(rule, dtype), again, numbers, chunks=data.chunks, dtype=dtype, meta=meta, name=f"label-{token}"

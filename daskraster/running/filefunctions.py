@@ -27,7 +27,6 @@ from daskraster.running.engines import on_every_process
 from daskraster.running.isolation import Call, close_run, processes
 from daskraster.running.report import WriteReport
 from daskraster.running.writing import write_raster
-from daskraster.timing import stage
 
 
 def process_files(
@@ -151,13 +150,11 @@ class FileFunction:
         with processes.borrow(self.call, block.nbytes) as process:
             # The numbers of the block: a name that was there before might be in somebody's cache.
             path = process.folder / f"block_{where.index[0]}_{where.index[1]}{SUFFIXES[self.driver]}"
-            with stage("tile files"):
-                write_tile_file(path, self.driver, block, metadata)
+            write_tile_file(path, self.driver, block, metadata)
             before = path.stat().st_ctime_ns
             returned = process.call(path)
             try:
-                with stage("tile files"):
-                    pixels, found = self._read(returned, block.shape[1:], process.printed)
+                pixels, found = self._read(returned, block.shape[1:], process.printed)
             finally:
                 _remove(Path(returned), process.folder, before)
         return pixels, found

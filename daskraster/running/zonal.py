@@ -159,7 +159,7 @@ class _RasterZones:
     no_zone: Number | None
 
     def __call__(self, block: NDArray[Any], zones: NDArray[Any], *, block_id: tuple[int, int, int]) -> _Partial:
-        with stage("zones"):
+        with stage("statistics"):
             found = tuple(
                 zone_statistics(values, zones[0], nodata, self.no_zone)
                 for values, nodata in zip(block, self.nodata, strict=True)
@@ -177,7 +177,7 @@ class _PolygonZones:
     def __call__(self, block: NDArray[Any], polygons: Polygons, *, block_id: tuple[int, int, int]) -> _Partial:
         window = self.windows.core(block_id[1], block_id[2])
         found: _Bands | None = None
-        with stage("zones"):
+        with stage("statistics"):
             for layer in range(max(polygons.layer_count, 1)):
                 burnt = polygons.burn(window, layer)
                 bands = tuple(
