@@ -12,11 +12,11 @@ The house has six floors; a module imports only from floors below its own::
 
     6  accessor  backend                                 the doors: each line calls one public function
     5  running/    writing  outputs  pyramid  gathering             arrays into files
-                   engines  delaying  finishing  progress  report
+                   engines  waves  workers  memory  plan  planning  delaying  finishing  progress  report
                    processing  filefunctions  isolation  isolated  zonal
     4  lazy/       opening  neighbourhood  functions  arrays        xarray and dask; computes and writes nothing
-                   georeference  sources  labelling  predicting  models
-                   sharing
+                   georeference  sources  anatomy  labelling  predicting
+                   models  sharing
     3  formats/    protocols  choosing  tiles  tilecache            one module a format; rasterio and h5py
                    gdal  gdal_handles  geotiff  tiff
                    kea_source  kea_sink  kea_layout  kea_chunks  kea_index  kea_heap
@@ -37,6 +37,7 @@ from daskraster.errors import (
     OptionError,
     RasterArrayError,
     RasterFormatError,
+    RasterMemoryError,
     RasterNotFoundError,
     RasterReadError,
     RasterWriteError,
@@ -50,6 +51,8 @@ from daskraster.lazy.opening import open_raster
 from daskraster.lazy.predicting import predict
 from daskraster.options import INHERIT
 from daskraster.running.filefunctions import process_files
+from daskraster.running.plan import Plan
+from daskraster.running.planning import explain
 from daskraster.running.processing import process
 from daskraster.running.report import WriteReport
 from daskraster.running.writing import write_raster, write_rasters
@@ -64,14 +67,17 @@ __all__ = [
     "Grid",
     "GridMismatchError",
     "OptionError",
+    "Plan",
     "RasterArrayError",
     "RasterFormatError",
+    "RasterMemoryError",
     "RasterNotFoundError",
     "RasterReadError",
     "RasterWriteError",
     "Window",
     "WriteReport",
     "apply",
+    "explain",
     "label",
     "open_raster",
     "predict",

@@ -11,6 +11,8 @@ from dask.delayed import Delayed
 
 from daskraster.lazy.neighbourhood import apply
 from daskraster.options import WriteKeywords
+from daskraster.running.plan import Plan
+from daskraster.running.planning import explain
 from daskraster.running.report import WriteReport
 from daskraster.running.writing import write_raster
 
@@ -25,6 +27,16 @@ class DaskRasterAccessor:
     def apply(self, func: Callable[..., Any], *others: xr.DataArray, **arguments: Any) -> Any:
         """`daskraster.apply` of ``func`` to this array and others."""
         return apply(func, self._array, *others, **arguments)
+
+    def explain(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        function_memory: int | None = None,
+        **options: Unpack[WriteKeywords],
+    ) -> Plan:
+        """`daskraster.explain` of writing this array."""
+        return explain(self._array, path, function_memory=function_memory, **options)
 
     def write(
         self, path: str | os.PathLike[str], *, compute: bool = True, **options: Unpack[WriteKeywords]

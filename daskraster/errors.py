@@ -6,7 +6,8 @@
     |-- the call is wrong: change an argument
     |   |-- OptionError           (ValueError)    an option that is unknown, out of range, or clashes with another
     |   |-- RasterArrayError      (ValueError)    an array that is no raster: dims, dtype, irregular coordinates
-    |   `-- GridMismatchError     (ValueError)    rasters that do not share one grid
+    |   |-- GridMismatchError     (ValueError)    rasters that do not share one grid
+    |   `-- RasterMemoryError     (ValueError)    blocks that cannot fit into a worker's memory
     |-- the file is wrong: look at the file
     |   |-- RasterFormatError     (ValueError)    not a raster, damaged, or holds what cannot be read
     |   `-- RasterReadError       (OSError)       a window that could not be read, or a file that changed meanwhile
@@ -38,6 +39,13 @@ class RasterArrayError(DaskRasterError, ValueError):
 
 class GridMismatchError(DaskRasterError, ValueError):
     """Rasters that were to be used together do not share one grid (CRS, transform, shape)."""
+
+
+class RasterMemoryError(DaskRasterError, ValueError):
+    """A run needs more memory than a worker may have; smaller blocks need less.
+
+    No MemoryError: those have a ``__new__`` of their own, which keeps them from coming back whole from a worker.
+    """
 
 
 class RasterFormatError(DaskRasterError, ValueError):

@@ -54,7 +54,7 @@ def median(tile: str, size: int = 3) -> str:
     return tile + ".out.tif"
 
 
-@pytest.mark.parametrize("shape", [(1, 61, 83), (3, 64, 64), (2, 1, 1)])
+@pytest.mark.parametrize("shape", [(2, 61, 83), (1, 1, 1)])
 def test_equals_the_function_on_the_whole_image(
     shape: tuple[int, int, int], make_raster: MakeRaster, tmp_path: Path, scratch: Path, engine: str
 ) -> None:
@@ -126,7 +126,7 @@ def test_what_it_prints_is_not_shown(
     make_raster: MakeRaster, tmp_path: Path, scratch: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def chatty(tile: str) -> str:
-        print(MESSAGE)
+        print(MESSAGE)  # noqa: T201 - as such functions do
         os.write(2, MESSAGE.encode())
         subprocess.run(["echo", MESSAGE], check=True)
         return add_one(tile)
@@ -147,7 +147,7 @@ def test_a_function_that_raises(make_raster: MakeRaster, tmp_path: Path, scratch
     (tmp_path / "out.tif").write_text("what stood there")
 
     def fails(tile: str) -> str:
-        print(MESSAGE)
+        print(MESSAGE)  # noqa: T201 - as such functions do
         Path(tile).with_name("half").write_text("left behind")
         if "_1_1" in tile:
             raise KeyError("no such class")
@@ -167,7 +167,7 @@ def test_an_error_that_does_not_travel(make_raster: MakeRaster, tmp_path: Path, 
     def fails(tile: str) -> str:
         raise OwnError("one", "two")
 
-    with pytest.raises(BlockResultError, match="the function raised .*OwnError: one and two"):
+    with pytest.raises(BlockResultError, match=r"the function raised .*OwnError: one and two"):
         dr.process_files(fails, make_raster(pixels((1, 40, 40))), tmp_path / "out.tif", scratch=scratch)
 
 
@@ -177,7 +177,7 @@ def test_a_function_that_exits(make_raster: MakeRaster, tmp_path: Path, scratch:
         dr.process_files(lambda tile: sys.exit(3), path, tmp_path / "out.tif", scratch=scratch)
 
     def dies(tile: str) -> str:
-        print(MESSAGE, flush=True)
+        print(MESSAGE, flush=True)  # noqa: T201 - as such functions do
         os.kill(os.getpid(), signal.SIGSEGV)
         return tile
 
@@ -342,7 +342,7 @@ def slow(tile):
 dr.process_files(slow, {str(path)!r}, {str(tmp_path / "out.tif")!r}, scratch={str(folder)!r})
 """
     with subprocess.Popen([sys.executable, "-c", code]) as process:
-        _wait(lambda: (tmp_path / "runs").exists())
+        _wait((tmp_path / "runs").exists)
         assert len(list(folder.glob("*/*"))) == 2
         process.kill()
     _wait(lambda: not list(folder.iterdir()))
@@ -363,7 +363,7 @@ def slow(tile):
 dr.process_files(slow, {str(path)!r}, {str(tmp_path / "out.tif")!r}, scratch={str(folder)!r}, chunks=16)
 """
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:
-        _wait(lambda: (tmp_path / "runs").exists())
+        _wait((tmp_path / "runs").exists)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert b"KeyboardInterrupt" in err

@@ -249,7 +249,7 @@ def training() -> tuple[NDArray[Any], NDArray[Any]]:
 
 @pytest.mark.parametrize("kind", ["forest", "neighbours", "pipeline"])
 def test_scikit_learn_classifiers(
-    kind: str, image: xr.DataArray, values: NDArray[Any], training: Any, tmp_path: Path, engine: str
+    kind: str, image: xr.DataArray, values: NDArray[Any], training: Any, engine: str
 ) -> None:
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.linear_model import LogisticRegression

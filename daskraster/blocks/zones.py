@@ -268,7 +268,7 @@ def _of_runs(values: NDArray[Any], zone: NDArray[Any]) -> ZoneStatistics:
     mean = rest = moments = total = squares = None
     if values.dtype.kind == "f":
         places = np.repeat(np.searchsorted(ordered[first], of_run), lengths)
-        mean, rest, moments = _float_moments(values, count, reduce, places, minimum, maximum)
+        mean, rest, moments = _float_moments(values, count, reduce, places)
     else:
         total, squares = _exact_sums(values, count, reduce)
     wide = np.float64 if values.dtype.kind == "f" else np.uint64 if values.dtype == np.uint64 else np.int64
@@ -303,19 +303,18 @@ def _nothing(dtype: np.dtype[Any], zone_dtype: np.dtype[Any]) -> ZoneStatistics:
 
 
 def _float_moments(
-    values: NDArray[Any],
-    count: NDArray[np.int64],
-    reduce: _Reducer,
-    places: NDArray[np.int64],
-    minimum: NDArray[Any],
-    maximum: NDArray[Any],
+    values: NDArray[Any], count: NDArray[np.int64], reduce: _Reducer, places: NDArray[np.int64]
 ) -> tuple[Floats, Floats, Floats]:
-    """Mean in two doubles, and squared deviations: from a first mean, then corrected for what it missed."""
+    """Mean in two doubles, and squared deviations: from a first mean, then corrected for what it missed.
+
+    ``places`` has the row of each pixel's zone.
+    """
     wide = values.astype(np.float64)
+    low, high = reduce(np.minimum, wide), reduce(np.maximum, wide)
     # A mean outside of what it is the mean of, by rounding or overflow, would spoil the deviations.
     with np.errstate(over="ignore", invalid="ignore"):
         centre = reduce(np.add, wide) / count
-    centre = np.clip(np.nan_to_num(centre, nan=0.0), minimum.astype(np.float64), maximum.astype(np.float64))
+    centre = np.clip(np.nan_to_num(centre, nan=0.0), low, high)
     wide -= centre[places]
     off = reduce(np.add, wide) / count
     wide *= wide

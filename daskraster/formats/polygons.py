@@ -30,9 +30,9 @@ class Polygons:
     """Polygons in pixels of one raster, on layers; picklable."""
 
     geometries: NDArray[np.object_]
-    """shapely geometries, in (column, row)."""
+    """shapely geometries, in half pixels (2 * column, -2 * row): exact, and a block at the corner has no identity transform, of which rasterio warns."""
     bounds: NDArray[np.float64]
-    """``(n, 4)``: first column and row, last column and row."""
+    """``(n, 4)``: smallest x and y, largest x and y, in the same half pixels."""
     layers: NDArray[np.int64]
     """The layer of each, from 0."""
     zones: NDArray[Any]
@@ -45,8 +45,9 @@ class Polygons:
 
     def burn(self, window: Window, layer: int) -> NDArray[np.int32]:
         """Number of the polygon of each pixel ``(y, x)`` of a window, from 1; `OUTSIDE` where there is none."""
-        left, top, right, bottom = self.bounds.T
-        near = (left < window.col_stop) & (right > window.col_off) & (top < window.row_stop) & (bottom > window.row_off)
+        left, bottom, right, top = self.bounds.T / 2
+        near = (left < window.col_stop) & (right > window.col_off)
+        near &= (bottom < -window.row_off) & (top > -window.row_stop)
         chosen = np.flatnonzero(near & (self.layers == layer))
         if not chosen.size:
             return np.full(window.shape_yx, OUTSIDE, np.int32)
@@ -54,7 +55,7 @@ class Polygons:
             [(self.geometries[number], number + 1) for number in chosen.tolist()],
             out_shape=window.shape_yx,
             fill=OUTSIDE,
-            transform=Affine.translation(window.col_off, window.row_off),
+            transform=Affine(2, 0, 2 * window.col_off, 0, -2, -2 * window.row_off),
             dtype=np.int32,
         )
         return burnt
@@ -95,7 +96,7 @@ def polygons_on(vector: Any, grid: Grid, column: str | None) -> Polygons:
     kinds = set(shapely.get_type_id(geometries).tolist()) - {3, 6}  # Polygon, MultiPolygon
     if kinds:
         raise RasterFormatError(f"{name} holds {series.geom_type[filled].unique().tolist()}; zones are polygons")
-    to_pixels = ~grid.transform
+    to_pixels = Affine.scale(2, -2) @ ~grid.transform
     geometries = shapely.transform(
         geometries, lambda points: np.stack(to_pixels @ (points[:, 0], points[:, 1]), axis=1)
     )
@@ -152,7 +153,7 @@ def _layers(shapely: Any, geometries: Sequence[Any]) -> NDArray[np.int64]:
     order = np.argsort(one, kind="stable")
     one, other = one[order], other[order]
     firsts = np.concatenate(([0], np.flatnonzero(one[1:] != one[:-1]) + 1)) if one.size else np.empty(0, np.int64)
-    for start, stop in zip(firsts, [*firsts[1:], one.size], strict=True):
+    for start, stop in zip(firsts, np.append(firsts[1:], one.size)[: firsts.size], strict=True):
         taken = set(layers[other[start:stop]].tolist())
         layers[one[start]] = next(layer for layer in range(len(taken) + 1) if layer not in taken)
     return layers

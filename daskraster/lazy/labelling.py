@@ -174,13 +174,9 @@ def _two_passes(data: da.Array, rule: Rule, dtype: np.dtype[Any]) -> da.Array:
     )
     graph = HighLevelGraph.from_collections(joined, {joined: task}, dependencies=[borders])
     picks = f"label-numbers-{token}"
-    tasks: dict[Any, Any] = {
-        (picks, 0, *at): Task((picks, 0, *at), _numbers_of, TaskRef(joined), *at) for at in places
-    }
+    tasks: dict[Any, Any] = {(picks, 0, *at): Task((picks, 0, *at), _numbers_of, TaskRef(joined), *at) for at in places}
     waiting: Any = Delayed(joined, graph)
-    numbers = da.Array(
-        HighLevelGraph.from_collections(picks, tasks, dependencies=[waiting]), picks, ones, meta=nothing
-    )
+    numbers = da.Array(HighLevelGraph.from_collections(picks, tasks, dependencies=[waiting]), picks, ones, meta=nothing)
     again = bind(data, waiting, seed=token)
     meta = np.empty((0, 0, 0), dtype=dtype)
     return da.map_blocks(

@@ -22,12 +22,13 @@ from dask.highlevelgraph import HighLevelGraph
 
 from daskraster.formats.protocols import Receipt, Sink
 from daskraster.metadata import RasterMetadata
-from daskraster.running.engines import row_by_row, stop_writers
+from daskraster.running.engines import stop_writers
 from daskraster.running.finishing import finish, reports
 from daskraster.running.gathering import Gathering
 from daskraster.running.outputs import Output, receipts
 from daskraster.running.pyramid import Pyramid
 from daskraster.running.report import WriteReport
+from daskraster.running.waves import row_by_row
 
 
 @dataclass(frozen=True, slots=True)

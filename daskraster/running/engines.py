@@ -1,14 +1,14 @@
 """Runs block tasks on whatever scheduler dask has: threads, processes, or the active Client. No scheduler of our own.
 
 Strategy. The graph of all outputs is optimised together, so that what they share is read and computed once, and handed to the
-scheduler in one piece. Receipts are taken as each block finishes, through the local scheduler's callback or the cluster's
-``as_completed``: the same line of progress on both, and nothing but receipts in memory.
+scheduler in one piece, or in waves where it is large (see `daskraster.running.waves`). Receipts are taken as each block finishes, through
+the local scheduler's callback or the cluster's ``as_completed``: the same line of progress on both, and nothing but receipts in memory.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,15 @@ import dask
 import dask.array as da
 import dask.local
 import dask.threaded
+from dask._task_spec import DataNode
 from dask.base import get_scheduler
 from dask.callbacks import Callback
-from dask.core import flatten
-from dask.highlevelgraph import HighLevelGraph
 
 from daskraster.files import stop_writing
 from daskraster.formats import choosing
 from daskraster.formats.protocols import Receipt
+from daskraster.running.waves import Block, Wave, waves
+from daskraster.running.workers import active_client
 
 type OnReceipt = Callable[[int, Receipt], None]
 """Called in the leading process with the number of the output and the receipt."""
@@ -34,23 +35,28 @@ def uses_other_processes() -> bool:
     return get_scheduler(collections=[]) not in (None, dask.threaded.get, dask.local.get_sync)
 
 
-def run(outputs: Sequence[da.Array], on_receipt: OnReceipt) -> None:
-    """Compute every block of arrays of receipts.
+def run(outputs: Sequence[da.Array], on_receipt: OnReceipt, *, skip: Sequence[Collection[Block]] = ()) -> None:
+    """Compute every block of arrays of receipts, in waves where there are many.
+
+    Parameters
+    ----------
+    outputs
+        Arrays of receipts, one a block.
+    on_receipt
+        Takes each receipt as its block finishes.
+    skip
+        For each output the blocks that are not to be computed.
 
     Raises
     ------
     Exception
         The first one of any block, with its own type, traceback and notes; what still runs is let go.
     """
-    client = _client()
-    keys = {key: number for number, output in enumerate(outputs) for key in flatten(output.__dask_keys__())}
-    merged = HighLevelGraph.merge(*[output.dask for output in outputs])
-    graph, names = row_by_row(dict(da.Array.__dask_optimize__(merged, list(keys))))
-    targets = {names[key]: number for key, number in keys.items()}
+    client = active_client()
     if client is not None:
-        _run_on_cluster(client, graph, targets, on_receipt)
+        _run_on_cluster(client, waves(outputs, skip=skip), on_receipt)
     else:
-        _run_locally(graph, targets, on_receipt)
+        _run_locally(waves(outputs, skip=skip), on_receipt)
 
 
 def stop_writers(partials: Sequence[Path], *, client: Any = None) -> frozenset[str] | None:
@@ -58,7 +64,7 @@ def stop_writers(partials: Sequence[Path], *, client: Any = None) -> frozenset[s
 
     A local scheduler has ended all its tasks when it returns. A cluster may have given up a worker that still runs.
     """
-    client = client or _client()
+    client = client or active_client()
     if client is None:
         choosing.release()
         return None
@@ -73,57 +79,56 @@ def _stop_writers(partials: Sequence[Path]) -> list[str]:
 def on_every_process(func: Callable[..., Any], *arguments: Any) -> None:
     """Call a function here and on every worker of the active cluster, at the end of a run that may have failed; dead workers are passed over."""
     func(*arguments)
-    client = _client()
+    client = active_client()
     if client is not None and client.status == "running":
         client.run(func, *arguments, on_error="ignore")
 
 
-def row_by_row(graph: dict[Any, Any]) -> tuple[dict[str, Any], dict[Any, str]]:
-    """The same graph with keys whose order as text is the blocks' row-major order, and the new name of each key.
-
-    dask runs tasks that are alike in the order of their keys as text, where block 10 comes before block 9. Blocks far apart would
-    take turns, and what they share at their seams would be kept for long or computed twice.
-    """
-    names = {key: _name(key) for key in graph}
-    return {names[key]: task.substitute(names, key=names[key]) for key, task in graph.items()}, names
+def _run_locally(run_waves: Iterator[Wave], on_receipt: OnReceipt) -> None:
+    get = get_scheduler(collections=[]) or dask.threaded.get
+    known: dict[str, Any] = {}
+    for wave in run_waves:
+        known = _run_wave(get, wave, known, on_receipt)
 
 
-def _name(key: Any) -> str:
-    if isinstance(key, tuple):
-        return "-".join(f"{part:07d}" if isinstance(part, int) else str(part) for part in key)
-    return str(key)
+def _run_wave(get: Any, wave: Wave, known: Mapping[str, Any], on_receipt: OnReceipt) -> dict[str, Any]:
+    """Run a wave with what is known from the one before; what it keeps for the next one."""
 
-
-def _client() -> Any:
-    """The active Client, where it is what dask would use."""
-    distributed = sys.modules.get("distributed")
-    if distributed is None:
-        return None
-    client = getattr(get_scheduler(collections=[]), "__self__", None)
-    return client if isinstance(client, distributed.Client) else None
-
-
-def _run_locally(graph: Any, keys: dict[Any, int], on_receipt: OnReceipt) -> None:
     def finished(key: Any, value: Any, _graph: Any, state: Any, *_: Any) -> None:
-        if key in keys:
+        if key in wave.targets:
             # The scheduler would keep all results, with their pieces of overviews, until the end.
             state["cache"][key] = None
-            on_receipt(keys[key], value)
+            on_receipt(wave.targets[key][0], value)
 
-    get = get_scheduler(collections=[]) or dask.threaded.get
+    graph = {**wave.graph, **{key: DataNode(key, value) for key, value in known.items()}}
+    kept = sorted(wave.kept)
     with Callback(posttask=finished):
-        get(graph, list(keys))
+        results = get(graph, [*wave.targets, *kept])
+    return dict(zip(kept, results[len(wave.targets) :], strict=True))
 
 
-def _run_on_cluster(client: Any, graph: Any, keys: dict[Any, int], on_receipt: OnReceipt) -> None:
+def _run_on_cluster(client: Any, run_waves: Iterator[Wave], on_receipt: OnReceipt) -> None:
+    """Run waves on a cluster, the next one sent when half of the last one is through, so that no worker waits."""
     from distributed import as_completed  # noqa: PLC0415 - a second of import that threads do not need
 
-    futures = client.get(graph, list(keys), sync=False)
-    numbers = {future.key: keys[key] for future, key in zip(futures, keys, strict=True)}
+    finished = as_completed(with_results=True)
+    under_way: dict[str, tuple[int, Any]] = {}
+    kept: dict[str, Any] = {}
     try:
-        for future, receipt in as_completed(futures, with_results=True):
-            on_receipt(numbers[future.key], receipt)
-            future.release()
+        for wave in itertools.chain(run_waves, [None]):
+            enough = 0
+            if wave is not None:
+                futures = client.get(wave.graph, [*wave.targets, *sorted(wave.kept)], sync=False)
+                # What the wave before has kept is held until this one's tasks, which need it, are known to the scheduler.
+                held = kept | {future.key: future for future in futures}
+                kept = {key: held[key] for key in wave.kept}
+                under_way |= {key: (number, held[key]) for key, (number, _) in wave.targets.items()}
+                finished.update([held[key] for key in wave.targets])
+                enough = len(wave.targets) // 2
+            while len(under_way) > enough:
+                future, receipt = next(finished)
+                on_receipt(under_way.pop(future.key)[0], receipt)
+                future.release()
     except BaseException:
-        client.cancel(futures)
+        client.cancel([*kept.values(), *(future for _, future in under_way.values())])
         raise

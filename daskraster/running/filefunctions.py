@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import cloudpickle
-import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -31,12 +30,12 @@ from daskraster.running.writing import write_raster
 
 def process_files(
     func: Callable[..., Any],
-    input: str | os.PathLike[str],  # noqa: A002 - the public name
+    input: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
     overlap: int | tuple[int, int] = 0,
     boundary: str | Number = "none",
-    format: str = "GTiff",  # noqa: A002 - as the recipe's functions call it
+    format: str = "GTiff",
     scratch: str | os.PathLike[str] | None = None,
     chunks: Any = "auto",
     kwargs: Mapping[str, Any] | None = None,

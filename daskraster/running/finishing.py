@@ -47,7 +47,13 @@ def finish(sinks: Sequence[Sink], gatherings: Sequence[Gathering], finished: fro
     ]
 
 
-def reports(metadatas: Sequence[RasterMetadata], outputs: Sequence[Finished], seconds: float) -> list[WriteReport]:
+def reports(
+    metadatas: Sequence[RasterMetadata],
+    outputs: Sequence[Finished],
+    seconds: float,
+    *,
+    planned_nbytes: int | None = None,
+) -> list[WriteReport]:
     """What each finished output tells."""
     return [
         WriteReport(
@@ -63,6 +69,7 @@ def reports(metadatas: Sequence[RasterMetadata], outputs: Sequence[Finished], se
             nbytes=metadata.nbytes,
             file_nbytes=output.file_nbytes,
             peak_nbytes=peak_nbytes(),
+            planned_nbytes=planned_nbytes,
             stage_seconds=_stage_seconds(output.gathering.receipts),
         )
         for metadata, output in zip(metadatas, outputs, strict=True)

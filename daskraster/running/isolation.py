@@ -29,7 +29,7 @@ from typing import Any
 from daskraster.errors import BlockResultError
 
 SCRIPT = Path(__file__).with_name("isolated.py")
-RAM_DISK = Path("/dev/shm")  # noqa: S108 - a file system, not a file
+RAM_DISK = Path("/dev/shm")
 # Of what a function printed, its end: what went wrong stands there.
 SHOWN_BYTES = 10_000
 # What one block may need besides the two files: files in between.

@@ -38,6 +38,8 @@ class WriteReport:
     """Size of the file."""
     peak_nbytes: int | None
     """Largest memory of this process since it started; None where the platform does not tell. Workers elsewhere not counted."""
+    planned_nbytes: int | None
+    """What the plan allowed each worker process; None where the run was planned elsewhere (``compute=False``)."""
     stage_seconds: Mapping[str, float]
     """Seconds all threads together spent reading, in the function, with statistics, overviews, encoding, writing."""
 

@@ -21,6 +21,7 @@ from daskraster.running.engines import run, stop_writers, uses_other_processes
 from daskraster.running.finishing import finish, reports
 from daskraster.running.gathering import Gathering
 from daskraster.running.outputs import Output, planned, receipts
+from daskraster.running.planning import check_fits
 from daskraster.running.progress import Progress
 from daskraster.running.report import WriteReport
 
@@ -55,6 +56,8 @@ def write_raster(
         Options that are unknown, out of range, clash, or cannot hold the raster; before anything is computed.
     RasterArrayError
         The array is no raster.
+    RasterMemoryError
+        Its blocks cannot fit into a worker's memory; before anything is computed.
     RasterWriteError
         The folder is missing, the disk full, a tile lost. Nothing is left behind and what stood at ``path`` stays.
     Exception
@@ -125,6 +128,7 @@ def _plan(
 def _run(outputs: Sequence[Output], *, progress: bool) -> list[WriteReport]:
     begin = time.perf_counter()
     name = outputs[0].sink.target.name + (f" and {len(outputs) - 1} more" if len(outputs) > 1 else "")
+    planned_nbytes = check_fits(outputs)
     with _started(outputs) as sinks:
         gatherings = [
             Gathering(sink, output.pyramid, output.metadata.shape[0])
@@ -140,7 +144,9 @@ def _run(outputs: Sequence[Output], *, progress: bool) -> list[WriteReport]:
             run(arrays, on_receipt)
         finished = stop_writers([sink.partial.path for sink in sinks if sink.partial is not None])
         done = finish(sinks, gatherings, finished)
-    return reports([output.metadata for output in outputs], done, time.perf_counter() - begin)
+    return reports(
+        [output.metadata for output in outputs], done, time.perf_counter() - begin, planned_nbytes=planned_nbytes
+    )
 
 
 @contextlib.contextmanager

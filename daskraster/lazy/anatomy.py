@@ -1,0 +1,83 @@
+"""What a lazy array is made of: what is read, which functions run, where neighbours are exchanged. Found in its graph; computes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import dask.array as da
+from dask.blockwise import Blockwise
+from dask.layers import ArrayOverlapLayer
+
+from daskraster.lazy.functions import FunctionStep
+from daskraster.lazy.sources import ReadBlock
+
+type Key = tuple[str, int, int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionLayer:
+    """A user's function in the graph."""
+
+    step: FunctionStep
+    inputs: tuple[str, ...]
+    """Names of the arrays of haloed blocks it takes."""
+
+    def input_keys(self, row: int, col: int) -> list[Key]:
+        """Keys of what the function gets for a block."""
+        return [(name, 0, row, col) for name in self.inputs]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """Where blocks get their halo from their neighbours in the graph."""
+
+    halo_yx: tuple[int, int]
+    chunks: tuple[tuple[int, ...], ...]
+    """Of the array without halo, ``(band, y, x)``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anatomy:
+    """The parts of a lazy array's graph that cost time or memory."""
+
+    reads: tuple[ReadBlock, ...]
+    functions: tuple[FunctionLayer, ...]
+    exchanges: tuple[Exchange, ...]
+    others: int
+    """Layers that are none of these and no plain step from block to block: re-chunking, arrays in memory, other libraries' doing."""
+
+
+def anatomy(data: da.Array) -> Anatomy:
+    """The parts of an array ``(band, y, x)``; nothing is computed."""
+    reads: list[ReadBlock] = []
+    functions: list[FunctionLayer] = []
+    exchanges: list[Exchange] = []
+    others = 0
+    for layer in data.dask.layers.values():
+        if isinstance(layer, ArrayOverlapLayer):
+            depth = {axis: _depth(halo) for axis, halo in layer.axes.items()}
+            exchanges.append(Exchange(halo_yx=(depth.get(1, 0), depth.get(2, 0)), chunks=layer.chunks))
+        elif isinstance(layer, Blockwise):
+            held: list[Any] = [value for value, index in layer.indices if index is None]
+            reads += [value for value in held if isinstance(value, ReadBlock)]
+            functions += [
+                FunctionLayer(step=value, inputs=tuple(_arrays(layer)))
+                for value in held
+                if isinstance(value, FunctionStep)
+            ]
+        else:
+            others += 1
+    return Anatomy(reads=tuple(reads), functions=tuple(functions), exchanges=tuple(exchanges), others=others)
+
+
+def _depth(halo: Any) -> int:
+    return max(halo) if isinstance(halo, tuple) else int(halo)
+
+
+def _arrays(layer: Blockwise) -> Iterator[str]:
+    """The arrays a layer takes block by block; what dask passes along with a function is no array."""
+    for name, index in layer.indices:
+        if index is not None and isinstance(name, str) and name not in layer.io_deps:
+            yield name

@@ -1,0 +1,155 @@
+"""A large run as a row of graphs of bounded size, each with some thousand blocks.
+
+Strategy. The graph of a whole run has a task for each block, some 3 KB of Python objects: a million blocks would take minutes and
+gigabytes before the first one starts. So block rows are taken in waves, and only the tasks of one wave exist at a time: 40 microseconds
+and 3 KB for each of its blocks, whatever the size of the raster. ::
+
+    rows of blocks 0 .. 7    wave 0      graph made, run, forgotten
+    rows of blocks 8 .. 15   wave 1      graph made, run, forgotten
+    ...
+
+Where every block stands alone (a file read with its halo, a function, a file written) waves share nothing. Where blocks exchange neighbours
+in the graph, those at a seam of two waves are needed in both. They are never computed twice (a function may be random, or expensive): the first
+wave keeps their results for the second one, about two rows of blocks, so such graphs are cut into fewer waves.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dask.array as da
+from dask._task_spec import DataNode, convert_legacy_graph, fuse_linear_task_spec
+from dask.highlevelgraph import HighLevelGraph
+from dask.utils import ensure_dict
+
+# Blocks in a wave. Smaller waves leave threads idle at their ends (one block's time in 4096), larger ones start later.
+WAVE_BLOCKS = 4096
+# Where waves share blocks: each seam keeps two rows of them, and a graph of this size, about 200,000 tasks, still starts in seconds.
+SHARING_WAVE_BLOCKS = 16384
+
+type Key = Any
+type Block = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wave:
+    """A part of a run."""
+
+    graph: dict[str, Any]
+    """Tasks by keys whose order as text is the blocks' row-major order."""
+    targets: dict[str, tuple[int, Block]]
+    """The key of each receipt, the number of its output and its block."""
+    kept: frozenset[str]
+    """Results that the next wave needs too; their tasks are not in its graph."""
+
+
+def waves(outputs: Sequence[da.Array], *, skip: Sequence[Collection[Block]] = ()) -> Iterator[Wave]:
+    """The graphs of a run, one after the other, each made when it is asked for.
+
+    Parameters
+    ----------
+    outputs
+        Arrays of receipts, one a block, as `daskraster.running.outputs.receipts` makes them.
+    skip
+        For each output the blocks that are there already; nothing is computed for them.
+    """
+    merged = HighLevelGraph.merge(*[output.dask for output in outputs])
+    skip = skip or [()] * len(outputs)
+    parts = _parts(outputs, skip, WAVE_BLOCKS)
+    if len(parts) > 1 and _share(merged, *parts[:2]):
+        parts = _parts(outputs, skip, SHARING_WAVE_BLOCKS)
+        if len(parts) > 1:
+            yield from _sharing(merged, parts)
+            return
+    for part in parts:
+        graph, names = row_by_row(dict(da.Array.__dask_optimize__(merged, list(part))))
+        yield Wave(graph=graph, targets={names[key]: target for key, target in part.items()}, kept=frozenset())
+
+
+type _Part = dict[Key, tuple[int, Block]]
+
+
+def _parts(outputs: Sequence[da.Array], skip: Sequence[Collection[Block]], wave_blocks: int) -> list[_Part]:
+    """The receipts' keys of each wave, of whole rows of blocks. Outputs go along with one another: each wave takes the same share of the rows of each."""
+    total = sum(output.npartitions for output in outputs)
+    count = min(-(-total // wave_blocks), max(output.numblocks[1] for output in outputs))
+    parts: list[_Part] = [{} for _ in range(count)]
+    for number, output in enumerate(outputs):
+        bands, rows, cols = output.numblocks
+        for part, (first, last) in zip(
+            parts, itertools.pairwise(share * rows // count for share in range(count + 1)), strict=True
+        ):
+            for block in itertools.product(range(bands), range(first, last), range(cols)):
+                if block not in skip[number]:
+                    part[output.name, *block] = number, block
+    return [part for part in parts if part]
+
+
+def _share(graph: HighLevelGraph, one: _Part, other: _Part) -> bool:
+    """Whether two waves need a task in common."""
+    first, second = (
+        {key for layer in graph.cull(set(part)).layers.values() for key in layer.get_output_keys()}
+        for part in (one, other)
+    )
+    return not first.isdisjoint(second)
+
+
+def _sharing(merged: HighLevelGraph, parts: Sequence[_Part]) -> Iterator[Wave]:
+    """Waves that pass on what they have in common."""
+    graphs = (convert_legacy_graph(ensure_dict(merged.cull(set(part)))) for part in parts)
+    graph = next(graphs)
+    known: set[Key] = set()
+    for number, part in enumerate(parts):
+        following: dict[Key, Any] = next(graphs, {}) if number + 1 < len(parts) else {}
+        kept = {
+            name
+            for key, task in following.items()
+            if key not in graph
+            for name in task.dependencies
+            if name in graph or name in known
+        }
+        needed = _needed(graph, [*part, *(kept - known)], known)
+        # What was kept is given as data, to be looked up by name; fusing must not swallow what is to be kept.
+        fused = fuse_linear_task_spec(
+            {**needed, **{key: DataNode(key, None) for key in known}}, keys={*part, *kept, *known}
+        )
+        renamed, names = row_by_row({key: task for key, task in fused.items() if key not in known})
+        yield Wave(
+            graph=renamed,
+            targets={names[key]: target for key, target in part.items()},
+            kept=frozenset(_name(key) for key in kept),
+        )
+        graph, known = following, kept
+
+
+def _needed(graph: dict[Key, Any], targets: Sequence[Key], known: set[Key]) -> dict[Key, Any]:
+    """The tasks that the targets depend on, without what is known already and what only that depends on."""
+    needed: dict[Key, Any] = {}
+    waiting = list(targets)
+    while waiting:
+        key = waiting.pop()
+        if key not in needed and key not in known:
+            needed[key] = graph[key]
+            waiting += graph[key].dependencies
+    return needed
+
+
+def row_by_row(graph: dict[Key, Any]) -> tuple[dict[str, Any], dict[Key, str]]:
+    """The same graph with keys whose order as text is the blocks' row-major order, and the new name of each key.
+
+    dask runs tasks that are alike in the order of their keys as text, where block 10 comes before block 9. Blocks far apart would
+    take turns, and what they share at their seams would be kept for long or computed twice.
+    """
+    names = {key: _name(key) for key in graph}
+    depended = {name for task in graph.values() for name in task.dependencies}
+    renaming = {**{key: _name(key) for key in depended}, **names}
+    return {names[key]: task.substitute(renaming, key=names[key]) for key, task in graph.items()}, names
+
+
+def _name(key: Key) -> str:
+    if isinstance(key, tuple):
+        return "-".join(f"{part:07d}" if isinstance(part, int) else str(part) for part in key)
+    return str(key)
