@@ -192,7 +192,7 @@ def brute_force(values: NDArray[Any], shape: Any, nodata: float) -> NDArray[Any]
 
 
 @pytest.mark.parametrize("overlapping", [False, True])
-@pytest.mark.parametrize("chunks", [16, (90, 33)])
+@pytest.mark.parametrize("chunks", [16, (45, 33)])
 def test_each_polygon_is_counted_whole(overlapping: bool, chunks: Any, make_raster: MakeRaster) -> None:
     frame = polygon_frame(overlapping)
     values = pixels((1, *SHAPE))

@@ -1,8 +1,8 @@
 """Connected components of one block, and of the whole raster from the borders of all blocks.
 
 Strategy. A block's pixels become runs of one class along its rows; runs that touch are linked; linked runs are components. All in
-NumPy, whatever the number of classes: SciPy's `label` knows one class a call, and would be one more dependency (it takes 9 ns a pixel and
-class where this takes 30-60 for all of them).
+NumPy, whatever the number of classes: SciPy's `label` knows one class a call (5-20 ns a pixel for each) where this takes 15 for a mask
+and 50-120 for noise of five classes, all at once; and the linking is needed across blocks in any case.
 
 What blocks must tell one another is small: the components on their borders, and how many components begin in each of their rows. ::
 
@@ -38,7 +38,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Borders:
-    """What a block tells the others: 12 bytes or so for each pixel of its border and 4 for each row."""
+    """What a block tells the others: 50-85 KB pickled for 2048 x 2048 of uint8."""
 
     begun: NDArray[np.int32]
     """For each row the components that begin there and touch no border."""
@@ -129,7 +129,7 @@ def components(count: int, one: NDArray[Any], other: NDArray[Any]) -> NDArray[An
     """The smallest node that each of ``count`` nodes is linked with, directly or by others.
 
     Each round hooks every root to the smallest root it is linked with, then shortens all paths by doubling: few rounds, however long a
-    snake winds (a spiral through 4 million pixels: 12).
+    snake winds (a spiral through 4 million pixels: 2 rounds, 22 doublings; noise at the edge of percolation: 6 and 30).
     """
     roots = np.arange(count, dtype=one.dtype)
     while True:

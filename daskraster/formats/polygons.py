@@ -19,7 +19,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from daskraster.errors import OptionError, RasterFormatError, RasterNotFoundError
-from daskraster.formats.gdal_handles import is_local
+from daskraster.formats.gdal_handles import is_local, quiet_gdal
 from daskraster.grid import Grid, Window
 
 OUTSIDE = 0
@@ -30,9 +30,9 @@ class Polygons:
     """Polygons in pixels of one raster, on layers; picklable."""
 
     geometries: NDArray[np.object_]
-    """shapely geometries, in half pixels (2 * column, -2 * row): exact, and a block at the corner has no identity transform, of which rasterio warns."""
+    """shapely geometries, in (column, row)."""
     bounds: NDArray[np.float64]
-    """``(n, 4)``: smallest x and y, largest x and y, in the same half pixels."""
+    """``(n, 4)``: first column and row, last column and row."""
     layers: NDArray[np.int64]
     """The layer of each, from 0."""
     zones: NDArray[Any]
@@ -45,19 +45,20 @@ class Polygons:
 
     def burn(self, window: Window, layer: int) -> NDArray[np.int32]:
         """Number of the polygon of each pixel ``(y, x)`` of a window, from 1; `OUTSIDE` where there is none."""
-        left, bottom, right, top = self.bounds.T / 2
-        near = (left < window.col_stop) & (right > window.col_off)
-        near &= (bottom < -window.row_off) & (top > -window.row_stop)
+        left, top, right, bottom = self.bounds.T
+        near = (left < window.col_stop) & (right > window.col_off) & (top < window.row_stop) & (bottom > window.row_off)
         chosen = np.flatnonzero(near & (self.layers == layer))
         if not chosen.size:
             return np.full(window.shape_yx, OUTSIDE, np.int32)
-        burnt: NDArray[np.int32] = rasterio.features.rasterize(
-            [(self.geometries[number], number + 1) for number in chosen.tolist()],
-            out_shape=window.shape_yx,
-            fill=OUTSIDE,
-            transform=Affine(2, 0, 2 * window.col_off, 0, -2, -2 * window.row_off),
-            dtype=np.int32,
-        )
+        # rasterio silences a warning of its own on the way, process-wide: one thread at a time.
+        with quiet_gdal():
+            burnt: NDArray[np.int32] = rasterio.features.rasterize(
+                [(self.geometries[number], number + 1) for number in chosen.tolist()],
+                out_shape=window.shape_yx,
+                fill=OUTSIDE,
+                transform=Affine.translation(window.col_off, window.row_off),
+                dtype=np.int32,
+            )
         return burnt
 
 
@@ -96,7 +97,7 @@ def polygons_on(vector: Any, grid: Grid, column: str | None) -> Polygons:
     kinds = set(shapely.get_type_id(geometries).tolist()) - {3, 6}  # Polygon, MultiPolygon
     if kinds:
         raise RasterFormatError(f"{name} holds {series.geom_type[filled].unique().tolist()}; zones are polygons")
-    to_pixels = Affine.scale(2, -2) @ ~grid.transform
+    to_pixels = ~grid.transform
     geometries = shapely.transform(
         geometries, lambda points: np.stack(to_pixels @ (points[:, 0], points[:, 1]), axis=1)
     )

@@ -8,7 +8,7 @@ until then would need memory for the whole raster; so each block is labelled twi
                                                     |
     pass 2   block (read again) ------------------->+--> labels
 
-Between the passes only borders are held: 64 blocks of 2048 x 2048 leave 7 MB. The second pass has the raster's graph under names of its own, and
+Between the passes only borders are held: 64 blocks of 2048 x 2048 of uint8 leave 5 MB. The second pass has the raster's graph under names of its own, and
 its first tasks wait for `join`: else dask would keep every block of the first pass for the second.
 """
 

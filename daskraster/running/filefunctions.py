@@ -240,5 +240,5 @@ def _remove(path: Path, folder: Path, since_ns: int) -> None:
     if folder in path.parents:
         return  # goes with all that lies there
     for one in (path, path.with_name(path.name + ".aux.xml")):
-        if one.is_file() and one.stat().st_ctime_ns > since_ns:
+        if one.is_file() and one.stat().st_ctime_ns >= since_ns:
             one.unlink()

@@ -65,8 +65,14 @@ class FilesProcess:
             stderr=self._printed,
             start_new_session=True,
         )
-        self.folder = Path(self._asked((list(sys.path), scratch, call.pickled))[1])
-        """Private to this process; empty between calls."""
+        try:
+            self.folder = Path(self._asked((list(sys.path), scratch, call.pickled))[1])
+            """Private to this process; empty between calls."""
+        except BaseException as error:
+            if isinstance(error, Exception) and self.printed():
+                error.add_note(f"Python said:\n{self.printed()}")
+            self.close(now=True)
+            raise
 
     def call(self, path: Path) -> str:
         """The path that the function returned for ``path``, absolute.

@@ -27,12 +27,15 @@ from daskraster.lazy.sharing import shared
 from daskraster.lazy.sources import BlockWindows, source_array
 from daskraster.metadata import Number
 from daskraster.running.engines import run, stop_writers
+from daskraster.running.progress import Progress
 from daskraster.timing import stage
 
 COLUMNS = ("count", "min", "max", "mean", "stddev", "sum")
 
 
-def zonal_statistics(values: xr.DataArray, zones: Any, *, column: str | None = None) -> pd.DataFrame:
+def zonal_statistics(
+    values: xr.DataArray, zones: Any, *, column: str | None = None, progress: bool = True
+) -> pd.DataFrame:
     """Statistics of a raster's pixels in each zone, in one pass over the blocks.
 
     Parameters
@@ -45,6 +48,8 @@ def zonal_statistics(values: xr.DataArray, zones: Any, *, column: str | None = N
         polygon in which its centre lies; polygons that overlap count it each for itself; polygons of one name are one zone.
     column
         Of polygons: whose values name the zones; None: the index.
+    progress
+        One progress line on a terminal, a widget in Jupyter, nothing elsewhere.
 
     Returns
     -------
@@ -86,14 +91,14 @@ def zonal_statistics(values: xr.DataArray, zones: Any, *, column: str | None = N
         if column is not None:
             raise OptionError(f"column={column!r} goes with polygons, not with a raster of zones")
         partials = _of_raster(checked, _zone_raster(zones, checked))
-        return _table(_gathered([partials]), checked, None)
+        return _table(_gathered(partials, progress=progress), checked, None)
     if not isinstance(zones, str | os.PathLike) and not hasattr(zones, "geometry"):
         raise OptionError(
             f"zones= is a {type(zones).__name__}; it must be a raster of integers, the path of a vector file, or a GeoDataFrame"
         )
     polygons = polygons_on(zones, checked.grid, column)
     partials = _of_polygons(checked, polygons)
-    return _table(_gathered([partials]), checked, polygons)
+    return _table(_gathered(partials, progress=progress), checked, polygons)
 
 
 def _zone_raster(zones: xr.DataArray, values: Raster) -> Raster:
@@ -164,7 +169,7 @@ class _RasterZones:
                 zone_statistics(values, zones[0], nodata, self.no_zone)
                 for values, nodata in zip(block, self.nodata, strict=True)
             )
-        return _Partial(block_id, found)
+        return _Partial(block_id, found, block.nbytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +191,7 @@ class _PolygonZones:
                 )
                 found = bands if found is None else _merged(found, bands)
         assert found is not None
-        return _Partial(block_id, found)
+        return _Partial(block_id, found, block.nbytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +200,8 @@ class _Partial:
 
     block: tuple[int, ...]
     bands: _Bands
+    nbytes: int
+    """Of the block's pixels."""
 
 
 def _merged(one: _Bands, two: _Bands) -> _Bands:
@@ -230,12 +237,18 @@ class _InOrder:
         return bands
 
 
-def _gathered(arrays: list[da.Array]) -> _Bands:
-    gathering = _InOrder(arrays[0].numblocks[1:])
-    try:
-        run(arrays, lambda _, partial: gathering.add(partial))  # type: ignore[arg-type]
-    finally:
-        stop_writers([])
+def _gathered(partials: da.Array, *, progress: bool) -> _Bands:
+    gathering = _InOrder((partials.numblocks[1], partials.numblocks[2]))
+    with Progress("zonal statistics", partials.npartitions, wanted=progress) as line:
+
+        def on_partial(_: int, partial: Any) -> None:
+            gathering.add(partial)
+            line.add(partial.nbytes)
+
+        try:
+            run([partials], on_partial)
+        finally:
+            stop_writers([])
     return gathering.finish()
 
 
