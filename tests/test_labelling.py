@@ -215,3 +215,23 @@ def test_several_bands_are_refused() -> None:
     with pytest.raises(OptionError, match=r"label works on one band, .* has 2"):
         dr.label(image)
     assert dr.label(image.isel(band=0)).shape == (1, 4, 4)
+
+
+def test_in_waves(make_raster: MakeRaster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A large run is cut into graphs of some blocks each: the second ones need the join, not the first pass again.
+    from daskraster.running import waves
+
+    monkeypatch.setattr(waves, "WAVE_BLOCKS", 4)
+    monkeypatch.setattr(waves, "SHARING_WAVE_BLOCKS", 8)
+    reads: list[int] = []
+    classes = classes_of((96, 64))
+    image = dr.open_raster(make_raster(classes[np.newaxis]), chunks=16)
+
+    def counted(block: Any) -> Any:
+        reads.append(1)
+        return block
+
+    result = dr.label(image.copy(data=image.data.map_blocks(counted, dtype=image.dtype, meta=image.data._meta)))
+    dr.write_raster(result, tmp_path / "out.tif", blocksize=16, overviews=False, progress=False)
+    np.testing.assert_array_equal(dr.open_raster(tmp_path / "out.tif").values[0], by_scipy(classes, 8))
+    assert len(reads) == 2 * 24
