@@ -58,6 +58,8 @@ def median(tile: str, size: int = 3) -> str:
 def test_equals_the_function_on_the_whole_image(
     shape: tuple[int, int, int], make_raster: MakeRaster, tmp_path: Path, scratch: Path, engine: str
 ) -> None:
+    if shape == (1, 1, 1) and engine != "threads":
+        pytest.skip("one engine is enough for a single pixel")
     values = pixels(shape)
     path = make_raster(values, nodata=9)
     report = dr.process_files(
