@@ -1,14 +1,16 @@
 # make demo   sets everything up and runs the main job (IMAGE=in.tif takes your own image)
 # make test   sets everything up and runs the tests
 # make check  ruff and mypy
+# make bench  every job and tool side by side, about ten minutes; make bench-full the large scenes too, about an hour
 # PYTHON=python3.12 chooses the interpreter.
 
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
+PEERS := benchmarks/.venv-peers
 IMAGE ?=
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench bench-full clean
 
 demo: $(READY)
 	$(VENV)/bin/python -m benchmarks.demo $(IMAGE)
@@ -21,8 +23,17 @@ check: $(READY)
 	$(VENV)/bin/ruff format --check daskraster tests benchmarks
 	$(VENV)/bin/mypy
 
-bench: $(READY)
-	$(VENV)/bin/python -m benchmarks.job_a
+bench: $(READY) $(PEERS)/.ready
+	$(VENV)/bin/python -m benchmarks.bench
+
+bench-full: $(READY) $(PEERS)/.ready
+	$(VENV)/bin/python -m benchmarks.bench --full
+
+# The tools compared, in an environment of their own: what they need must not decide what daskraster is tested with.
+$(PEERS)/.ready: benchmarks/peers.txt $(READY)
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/peers.txt
+	@touch $@
 
 # The interpreter is looked at first, so that a too old one is told in one line and not by a failing install.
 $(READY): pyproject.toml
@@ -33,4 +44,4 @@ $(READY): pyproject.toml
 	@touch $(READY)
 
 clean:
-	rm -rf $(VENV) demo build dist
+	rm -rf $(VENV) $(PEERS) demo build dist

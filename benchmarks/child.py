@@ -22,7 +22,7 @@ def run(tool: str, source: Path, target: Path, job: Mapping[str, object]) -> dic
     Parameters
     ----------
     tool
-        Name of a module in `benchmarks.peers`.
+        Name of a module in `benchmarks.peers`, or ``"module:function"``.
     source, target
         What it reads and writes.
     job
@@ -39,12 +39,14 @@ def run(tool: str, source: Path, target: Path, job: Mapping[str, object]) -> dic
     Exception
         Whatever the tool raises.
     """
-    tool_run = cast(Run, importlib.import_module(f"benchmarks.peers.{tool}").run)
+    module, _, name = tool.partition(":")
+    tool_run = cast(Run, getattr(importlib.import_module(f"benchmarks.peers.{module}"), name or "run"))
     start = time.perf_counter()
     tool_run(source, target, **job)
     run_seconds = time.perf_counter() - start
     times = os.times()
-    return {"run_seconds": run_seconds, "cpu_seconds": times.user + times.system, "peak_mb": _peak_mb()}
+    cpu_seconds = times.user + times.system + times.children_user + times.children_system
+    return {"run_seconds": run_seconds, "cpu_seconds": cpu_seconds, "peak_mb": _peak_mb()}
 
 
 def _peak_mb() -> float:

@@ -9,7 +9,10 @@ from typing import Any, Unpack
 import xarray as xr
 from dask.delayed import Delayed
 
+from daskraster.grid import Window
+from daskraster.lazy.calculating import calc
 from daskraster.lazy.neighbourhood import apply
+from daskraster.lazy.opening import tile_windows
 from daskraster.options import WriteKeywords
 from daskraster.running.plan import Plan
 from daskraster.running.planning import explain
@@ -28,6 +31,10 @@ class DaskRasterAccessor:
         """`daskraster.apply` of ``func`` to this array and others."""
         return apply(func, self._array, *others, **arguments)
 
+    def calc(self, expression: str, *others: xr.DataArray, **arguments: Any) -> xr.DataArray:
+        """`daskraster.calc` of ``expression`` on the bands of this array, b1 and up, and others."""
+        return calc(expression, self._array, *others, **arguments)
+
     def explain(
         self,
         path: str | os.PathLike[str] | None = None,
@@ -37,6 +44,10 @@ class DaskRasterAccessor:
     ) -> Plan:
         """`daskraster.explain` of writing this array."""
         return explain(self._array, path, function_memory=function_memory, **options)
+
+    def tile_windows(self, width: int, height: int, overlap: int = 0, offset: bool = False) -> list[Window]:
+        """`daskraster.tile_windows` of this array."""
+        return tile_windows(self._array, width, height, overlap, offset)
 
     def write(
         self, path: str | os.PathLike[str], *, compute: bool = True, **options: Unpack[WriteKeywords]

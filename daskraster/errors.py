@@ -5,6 +5,7 @@
     DaskRasterError
     |-- the call is wrong: change an argument
     |   |-- OptionError           (ValueError)    an option that is unknown, out of range, or clashes with another
+    |   |-- ExpressionError       (ValueError)    the text of a calc expression; the message points at the place
     |   |-- RasterArrayError      (ValueError)    an array that is no raster: dims, dtype, irregular coordinates
     |   |-- GridMismatchError     (ValueError)    rasters that do not share one grid
     |   `-- RasterMemoryError     (ValueError)    blocks that cannot fit into a worker's memory
@@ -31,6 +32,10 @@ class DaskRasterError(Exception):
 
 class OptionError(DaskRasterError, ValueError):
     """An option is unknown, out of range, or clashes with another one."""
+
+
+class ExpressionError(DaskRasterError, ValueError):
+    """The text of an expression cannot be understood or computed; the message points at the place."""
 
 
 class RasterArrayError(DaskRasterError, ValueError):

@@ -18,6 +18,7 @@ type Stage = Literal["read", "function", "statistics", "overviews", "encode", "w
 class _Tally(threading.local):
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.inner = 0.0
 
 
 _tally = _Tally()
@@ -25,12 +26,15 @@ _tally = _Tally()
 
 @contextmanager
 def stage(name: Stage) -> Iterator[None]:
-    """Add the time the block takes to this thread's tally; cost about 1 microsecond."""
+    """Add the time the block takes to this thread's tally, less that of stages inside it; cost about 1 microsecond."""
+    outer, _tally.inner = _tally.inner, 0.0
     begin = time.perf_counter()
     try:
         yield
     finally:
-        _tally.seconds[name] = _tally.seconds.get(name, 0.0) + time.perf_counter() - begin
+        spent = time.perf_counter() - begin
+        _tally.seconds[name] = _tally.seconds.get(name, 0.0) + spent - _tally.inner
+        _tally.inner = outer + spent
 
 
 def take() -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pyproj
 import pytest
@@ -9,7 +11,17 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskraster.grid import Grid, Window, crs_name, round_up, split_axis, window_transform
+from daskraster.grid import (
+    Grid,
+    Window,
+    crs_name,
+    round_up,
+    split_axis,
+    table_cores,
+    tile_axis,
+    tile_table,
+    window_transform,
+)
 
 UTM = pyproj.CRS(32630)
 NORTH_UP = Affine(10, 0, 300_000, 0, -10, 6_000_000)
@@ -101,3 +113,89 @@ def test_a_grid_in_a_message() -> None:
     assert "EPSG:32630" in text
     assert "(300000, 6000000)" in text
     assert crs_name(pyproj.CRS.from_proj4("+proj=laea +lat_0=1 +lon_0=2")) != ""
+
+
+@pytest.mark.parametrize(
+    ("transform", "offset", "word"),
+    [
+        (NORTH_UP @ Affine.translation(-7, 5), (5, -7), None),
+        (NORTH_UP @ Affine.translation(7.009, 5), (5, 7), None),
+        (NORTH_UP @ Affine.translation(7.5, 5), None, "0 rows and 0.5 columns off"),
+        (NORTH_UP @ Affine.translation(7, 5) @ Affine.scale(1.0002, 1), None, "pixel sizes differ"),
+        (NORTH_UP @ Affine.translation(7, 5) @ Affine.scale(1.00005, 1), (5, 7), None),
+        (NORTH_UP @ Affine.scale(1, -1), None, "opposite directions"),
+        (NORTH_UP @ Affine.scale(-1, 1), None, "opposite directions"),
+        (NORTH_UP @ Affine.rotation(1), None, "pixel sizes differ"),
+    ],
+)
+def test_one_lattice(transform: Affine, offset: tuple[int, int] | None, word: str | None) -> None:
+    one, other = Grid(UTM, NORTH_UP, (10, 20)), Grid(UTM, transform, (100, 100))
+    difference = one.lattice_difference(other)
+    assert (difference is None) == (word is None)
+    assert word is None or word in str(difference)
+    if offset is not None:
+        assert one.offset_of(other) == offset
+    assert "CRS" in str(one.lattice_difference(Grid(None, transform, (100, 100))))
+
+
+def cores_by_hand(length: int, size: int, *, offset: bool) -> list[tuple[int, int]]:
+    """The table as its description reads: mark where each core begins, pixel by pixel."""
+    first = size // 2 if offset else 0
+    begins = [pixel for pixel in range(length) if pixel == 0 or (pixel >= first and (pixel - first) % size == 0)]
+    return list(zip(begins, [*begins[1:], length], strict=True))
+
+
+@given(
+    st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    st.integers(0, 80),
+    st.booleans(),
+)
+def test_tile_table_as_by_hand(shape_yx: tuple[int, int], tile_yx: tuple[int, int], overlap: int, offset: bool) -> None:
+    (rows, cols), (height, width) = shape_yx, tile_yx
+    table = tile_table((rows, cols), (height, width), overlap=overlap, offset=offset)
+    tops, sides = cores_by_hand(rows, height, offset=offset), cores_by_hand(cols, width, offset=offset)
+    expected = [
+        (max(0, top - overlap), min(rows, bottom + overlap), max(0, left - overlap), min(cols, right + overlap))
+        for top, bottom in tops
+        for left, right in sides
+    ]
+    assert [(w.row_off, w.row_stop, w.col_off, w.col_stop) for w in table] == expected
+    counts = np.zeros((rows, cols), int)
+    for window in tile_table((rows, cols), (height, width), offset=offset):
+        counts[window.slices] += 1
+    assert (counts == 1).all()
+    lengths = tuple(b - a for a, b in tops), tuple(b - a for a, b in sides)
+    # Cores cannot be told only where no window but the raster's edge ends a tile.
+    free = all(len(axis) == 1 or overlap < min(axis[0], axis[-1]) for axis in lengths)
+    with contextlib.nullcontext() if free else contextlib.suppress(ValueError):
+        assert table_cores(table, (rows, cols)) == lengths
+
+
+def test_tile_axis_by_hand() -> None:
+    assert tile_axis(250, 100) == (100, 100, 50)
+    assert tile_axis(300, 100) == (100, 100, 100)
+    assert tile_axis(99, 100) == (99,)
+    assert tile_axis(250, 100, offset=True) == (50, 100, 100)
+    assert tile_axis(40, 100, offset=True) == (40,)
+    assert tile_axis(3, 1, offset=True) == (1, 1, 1)
+
+
+TABLE = tile_table((40, 50), (20, 20), overlap=3)
+NO_TABLES: list[tuple[list[Window], str]] = [
+    (TABLE[:-1], "no table of rows and columns"),
+    (TABLE[1:], "no table of rows and columns"),
+    (TABLE[::-1], "from the top left"),
+    ([TABLE[0], TABLE[2]], "do not cut|gap"),
+    ([Window(0, 0, 40, 20), Window(0, 30, 40, 20)], "do not cut"),
+    ([Window(0, 0, 40, 25), Window(0, 15, 40, 30), Window(0, 43, 40, 7)], "different widths"),
+    ([Window(0, 0, 40, 21), Window(0, 20, 40, 30)], "do not cut"),
+    ([Window(0, 0, 40, 60)], "do not cut"),
+    ([Window(0, 0, 20, 50), Window(20, 0, 20, 25), Window(20, 25, 20, 25)], "no table of rows and columns"),
+]
+
+
+@pytest.mark.parametrize(("table", "message"), NO_TABLES)
+def test_what_is_no_table(table: list[Window], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        table_cores(table, (40, 50))

@@ -362,3 +362,59 @@ def test_ground_control_points_of_an_overview(tmp_path: Path) -> None:
         dataset.build_overviews([2])
     assert [point[2:4] for point in dr.open_raster(path).attrs["gcps"]] == [(200, 50)]
     assert [point[2:4] for point in dr.open_raster(path, overview_level=0).attrs["gcps"]] == [(100, 25)]
+
+
+@pytest.mark.usefixtures("nothing_runs")
+def test_tile_windows_of_an_array_a_file_and_the_accessor(make_raster: MakeRaster) -> None:
+    path = make_raster(pixels((1, 120, 250)))
+    table = dr.tile_windows(path, 100, 50, overlap=5, offset=True)
+    assert table[:3] == [dr.Window(0, 0, 30, 55), dr.Window(0, 45, 30, 110), dr.Window(0, 145, 30, 105)]
+    assert len(table) == 9
+    image = dr.open_raster(path)
+    assert dr.tile_windows(image, 100, 50, overlap=5, offset=True) == table
+    assert dr.tile_windows(image.isel(band=0).transpose("x", "y"), 100, 50, 5, True) == table
+    assert image.dr.tile_windows(100, 50, 5, offset=True) == table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((0, 5), "width=0"), ((5, 2.5), r"height=2\.5"), ((5, 5, -1), "overlap=-1"), ((True, 5), "width=True")],
+)
+def test_tiles_of_no_size(arguments: Any, message: str, make_raster: MakeRaster) -> None:
+    path = make_raster(pixels((1, 9, 9)))
+    with pytest.raises(dr.OptionError, match=message):
+        dr.tile_windows(path, *arguments)
+
+
+@pytest.mark.parametrize("overlap", [0, 7])
+@pytest.mark.parametrize("offset", [False, True])
+def test_blocks_are_the_cores_of_a_tile_table(
+    overlap: int, offset: bool, make_raster: MakeRaster, tmp_path: Path
+) -> None:
+    values = pixels((2, 130, 250))
+    path = make_raster(values, tiled=True, blockxsize=16, blockysize=16)
+    table = dr.tile_windows(path, 100, 50, overlap=overlap, offset=offset)
+    image = dr.open_raster(path, chunks=table)
+    seen: list[tuple[dr.Window, dr.Window]] = []
+
+    def look(block: Any, where: dr.Block) -> Any:
+        seen.append((where.window, where.window_with_halo))
+        return block
+
+    result = dr.apply(look, image, overlap=overlap, with_block=True, dtype=values.dtype, bands=2)
+    dr.write_raster(result, tmp_path / "out.tif", overviews=False)
+    assert sorted(seen, key=lambda pair: (pair[0].row_off, pair[0].col_off)) == list(
+        zip(dr.tile_windows(path, 100, 50, offset=offset), table, strict=True)
+    )
+    assert (read(tmp_path / "out.tif") == values).all()
+
+
+def test_chunks_that_are_no_tile_table(make_raster: MakeRaster) -> None:
+    path = make_raster(pixels((1, 40, 50)))
+    table = dr.tile_windows(path, 20, 20)
+    with pytest.raises(
+        dr.OptionError, match=r"in\.tif: chunks= is no tile table of this raster of 50 x 40 pixels: .*number 5 of 5"
+    ):
+        dr.open_raster(path, chunks=table[:-1])
+    with pytest.raises(dr.OptionError, match="with 'x' among them"):
+        dr.open_raster(path, chunks=[*table, "x"])

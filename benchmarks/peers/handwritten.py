@@ -6,6 +6,7 @@ the shape of the index (rows, columns), as int64.
 
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from benchmarks.peers.functions import add_one
+from benchmarks.peers.functions import OPERATIONS, REPEATED
 
 TILE = 512
 
@@ -48,16 +49,20 @@ class _Blob:
         os.close(self._file)
 
 
-def run(source: Path, target: Path, *, threads: int = 2, block: int = 2048, level: int = 1) -> None:
+def run(
+    source: Path, target: Path, *, operation: str = "add", threads: int = 2, block: int = 2048, level: int = 1
+) -> None:
     """
-    Read blocks in threads, add one, encode with predictor 2 and ISA-L, write tiles where there is room.
+    Read blocks in threads, with the halo that the operation needs, compute, encode with predictor 2 and ISA-L, write tiles where there is room.
 
     Parameters
     ----------
     source
-        A GeoTIFF of one band.
+        A GeoTIFF.
     target
         A plain file, see above.
+    operation
+        One of `benchmarks.peers.functions.OPERATIONS`.
     threads
         Threads; each does everything for its block.
     block
@@ -73,6 +78,7 @@ def run(source: Path, target: Path, *, threads: int = 2, block: int = 2048, leve
         If the disk is full.
     """
     handles = threading.local()
+    wanted = OPERATIONS[operation]
     with rasterio.open(source, driver="LIBERTIFF") as file:
         height, width = file.shape
     blob = _Blob(target, -(-height // TILE), -(-width // TILE))
@@ -80,15 +86,55 @@ def run(source: Path, target: Path, *, threads: int = 2, block: int = 2048, leve
     def work(row: int, column: int) -> None:
         if not hasattr(handles, "file"):
             handles.file = rasterio.open(source, driver="LIBERTIFF", sharing=False)
-        window = Window(column, row, min(block, width - column), min(block, height - row))
-        pixels = add_one(handles.file.read(1, window=window))
+        bottom, right = min(row + block, height), min(column + block, width)
+        top, left = max(row - wanted.halo, 0), max(column - wanted.halo, 0)
+        stop_row, stop_column = min(bottom + wanted.halo, height), min(right + wanted.halo, width)
+        pixels = handles.file.read(window=Window(left, top, stop_column - left, stop_row - top))
+        pixels = wanted.function(pixels)[0, row - top : bottom - top, column - left : right - left]
         blob.put(row // TILE, column // TILE, _encode(pixels, level))
 
+    _all_blocks(work, height, width, block, threads)
+    blob.close()
+
+
+def read(source: Path, target: Path, *, threads: int = 2, block: int = 2048) -> None:
+    """Read every pixel, keep none; the number of pixels goes into ``target``. Parameters and errors as of `run`."""
+    handles = threading.local()
+    with rasterio.open(source, driver="LIBERTIFF") as file:
+        height, width = file.shape
+    sizes: list[int] = []
+
+    def work(row: int, column: int) -> None:
+        if not hasattr(handles, "file"):
+            handles.file = rasterio.open(source, driver="LIBERTIFF", sharing=False)
+        window = Window(column, row, min(block, width - column), min(block, height - row))
+        sizes.append(handles.file.read(window=window).size)
+
+    _all_blocks(work, height, width, block, threads)
+    target.write_text(str(sum(sizes)))
+
+
+def write(source: Path, target: Path, *, threads: int = 2, level: int = 1) -> None:
+    """Write a piece of the source again and again until the raster is as large as the source. Parameters and errors as of `run`."""
+    with rasterio.open(source, driver="LIBERTIFF") as file:
+        piece = file.read(1, window=Window(0, 0, REPEATED, REPEATED))
+        height, width = file.shape
+    blob = _Blob(target, -(-height // TILE), -(-width // TILE))
+
+    def work(row: int, column: int) -> None:
+        pixels = piece[: min(REPEATED, height - row), : min(REPEATED, width - column)]
+        blob.put(row // TILE, column // TILE, _encode(pixels, level))
+
+    _all_blocks(work, height, width, REPEATED, threads)
+    blob.close()
+
+
+def _all_blocks(work: Callable[[int, int], None], height: int, width: int, block: int, threads: int) -> None:
+    """Every block in row-major order, in threads."""
     with ThreadPoolExecutor(threads) as pool:
         places = ((row, column) for row in range(0, height, block) for column in range(0, width, block))
         for done in [pool.submit(work, *place) for place in places]:
             done.result()
-    blob.close()
 
 
 def _encode(pixels: NDArray[Any], level: int) -> list[list[bytes]]:

@@ -7,21 +7,25 @@ from typing import Any
 
 import dask
 import dask.array as da
+import numpy as np
 import rioxarray
 
-from benchmarks.peers.functions import add_one
+from benchmarks.peers.functions import OPERATIONS, Operation
 
 
-def _add_one_with_halo(pixels: Any, halo: int, boundary: str) -> Any:
-    """Add one through ``map_overlap``; dtype and meta are given, else dask calls the function on an empty array."""
-    depth = {0: 0, 1: halo, 2: halo}
+def _with_halo(pixels: Any, wanted: Operation, halo: int, boundary: str) -> Any:
+    """The operation through ``map_overlap``; dtype and meta are given, else dask calls the function on an empty array."""
+    chunks = None if wanted.bands is None else ((wanted.bands,), *pixels.chunks[1:])
+    dtype = wanted.dtype or pixels.dtype
+    if not halo:
+        return da.map_blocks(wanted.function, pixels, dtype=dtype, chunks=chunks, meta=pixels._meta.astype(dtype))  # type: ignore[no-untyped-call]
     return da.map_overlap(  # type: ignore[no-untyped-call]
-        add_one,
+        wanted.function,
         pixels,
-        depth=depth,
+        depth={0: 0, 1: halo, 2: halo},
         boundary={0: "none", 1: boundary, 2: boundary},
-        dtype=pixels.dtype,
-        meta=pixels._meta,
+        dtype=dtype,
+        meta=pixels._meta.astype(dtype),
     )
 
 
@@ -29,6 +33,7 @@ def run(
     source: Path,
     target: Path,
     *,
+    operation: str = "add",
     halo: int = 5,
     threads: int = 2,
     block: int = 2048,
@@ -36,14 +41,18 @@ def run(
     read_lock: bool = False,
     codec_threads: int = 2,
     cache_mb: int = 256,
+    compress: str = "deflate",
+    predictor: int = 2,
 ) -> None:
     """
-    Open in chunks, add one with a halo, store.
+    Open in chunks, compute with a halo, store.
 
     Parameters
     ----------
     source, target
         Two GeoTIFFs.
+    operation
+        One of `benchmarks.peers.functions.OPERATIONS`.
     halo
         Depth of ``map_overlap``.
     threads
@@ -61,6 +70,8 @@ def run(
     cache_mb
         Limit of GDAL's block cache. Its default, 5 % of the machine's memory (here of 23 GB), is no faster: at
         24576 x 24576, single runs, 34.6 s and 1769 MB with it, 31.8 s and 995 MB with 256 MB.
+    compress, predictor
+        As GDAL's options.
 
     Raises
     ------
@@ -68,11 +79,26 @@ def run(
         If a file cannot be read or written.
     """
     os.environ |= {"GDAL_NUM_THREADS": str(codec_threads), "GDAL_CACHEMAX": str(cache_mb)}
-    chunks = {"band": 1, "y": block, "x": block}
+    # All bands in one chunk: one band a chunk, rioxarray's default, decodes a file of pixel-interleaved bands once for each.
+    chunks = {"band": -1, "y": block, "x": block}
     with dask.config.set(scheduler="threads", num_workers=threads):
         image: Any = rioxarray.open_rasterio(source, chunks=chunks, lock=None if read_lock else False)
-        result = image.copy(data=_add_one_with_halo(image.data, halo, boundary))
+        wanted = OPERATIONS[operation]
+        data = _with_halo(image.data, wanted, halo, boundary)
+        result = image[: data.shape[0]].copy(data=data)
         result.rio.to_raster(
-            target, lock=threading.Lock(), tiled=True, compress="DEFLATE", predictor=2,
+            target, lock=threading.Lock(), tiled=True, compress=compress, predictor=1 if compress == "none" else predictor,
             blockxsize=512, blockysize=512, bigtiff="IF_SAFER",
         )  # fmt: skip
+
+
+def read(source: Path, target: Path, *, threads: int = 2, block: int = 2048, cache_mb: int = 256) -> None:
+    """Read every pixel, keep none, a handle per thread; the number of pixels goes into ``target``."""
+    os.environ["GDAL_CACHEMAX"] = str(cache_mb)
+    with dask.config.set(scheduler="threads", num_workers=threads):
+        image: Any = rioxarray.open_rasterio(source, chunks={"band": -1, "y": block, "x": block}, lock=False)
+        counts = image.data.map_blocks(
+            lambda pixels: np.full((1, 1, 1), pixels.size), dtype=np.int64, meta=np.empty((0, 0, 0), np.int64),
+            chunks=tuple((1,) * count for count in image.data.numblocks),
+        )  # fmt: skip
+        target.write_text(str(counts.compute().sum()))

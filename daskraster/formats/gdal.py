@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -209,12 +210,18 @@ def _libertiff_reads(path: str, dataset: Any, grid_dataset: Any, overview_level:
 
 
 def _grid(dataset: Any, shape_yx: tuple[int, int]) -> Grid:
-    crs = pyproj.CRS.from_wkt(dataset.crs.to_wkt()) if dataset.crs else None
+    crs = _crs(dataset.crs.to_wkt()) if dataset.crs else None
     rows, cols = shape_yx
     # An overview's pixels are larger by the ratio of the sizes, which at odd sizes is not a whole number.
     scale = rasterio.Affine.scale(dataset.width / cols, dataset.height / rows)
     transform = dataset.transform if shape_yx == dataset.shape else dataset.transform @ scale
     return Grid(crs, transform, (int(rows), int(cols)))
+
+
+@lru_cache(maxsize=64)
+def _crs(wkt: str) -> pyproj.CRS:
+    """A CRS from its text; the files of a mosaic share one, and making it takes 0.15 ms of the 1.7 that a header takes."""
+    return pyproj.CRS.from_wkt(wkt)
 
 
 def _band(dataset: Any, band: int, nodata: Number | None) -> BandMetadata:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,14 @@ class Source(Protocol):
         RasterReadError
             The file is gone, changed since it was opened, or damaged in this window.
         """
+
+
+@runtime_checkable
+class Narrowing(Source, Protocol):
+    """A source made of many: of which a task takes no more along than it needs."""
+
+    def part(self, window: Window) -> Source:
+        """A source that gives the same pixels inside ``window``, and is as small as it can be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ import dask.array as da
 from dask.blockwise import Blockwise
 from dask.layers import ArrayOverlapLayer
 
+from daskraster.lazy.expression_sources import leaf_reads
 from daskraster.lazy.functions import FunctionStep
 from daskraster.lazy.sources import ReadBlock
 
@@ -61,7 +62,7 @@ def anatomy(data: da.Array) -> Anatomy:
             exchanges.append(Exchange(halo_yx=(depth.get(1, 0), depth.get(2, 0)), chunks=layer.chunks))
         elif isinstance(layer, Blockwise):
             held: list[Any] = [value for value, index in layer.indices if index is None]
-            reads += [value for value in held if isinstance(value, ReadBlock)]
+            reads += [leaf for value in held if isinstance(value, ReadBlock) for leaf in leaf_reads(value)]
             functions += [
                 FunctionLayer(step=value, inputs=tuple(_arrays(layer)))
                 for value in held

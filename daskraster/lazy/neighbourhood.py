@@ -115,7 +115,7 @@ def apply(
         raise OptionError("apply needs at least one raster, as in apply(smooth, image, overlap=5)")
     inputs = [as_raster(raster, f"raster {number} of apply") for number, raster in enumerate(rasters, 1)]
     check_same_grid(inputs)
-    halo_yx = _halo(overlap)
+    halo_yx = halo_of(overlap)
     due = _due(dtype, bands, outputs)
     fills = _fills(inputs, boundary)
     mode = boundary if isinstance(boundary, str) else "value"
@@ -130,7 +130,7 @@ def apply(
         outputs=due,
         several=outputs > 1,
         names=tuple(raster.name for raster in inputs),
-        place=(first.grid.transform, first.grid.crs, tuple(_one_nodata(raster) for raster in inputs))
+        place=(first.grid.transform, first.grid.crs, tuple(one_nodata(raster) for raster in inputs))
         if with_block
         else None,
     )
@@ -160,7 +160,14 @@ def check_same_grid(rasters: Sequence[Raster]) -> None:
             )
 
 
-def _halo(overlap: Any) -> tuple[int, int]:
+def halo_of(overlap: Any) -> tuple[int, int]:
+    """Rows and columns of an overlap as users give it.
+
+    Raises
+    ------
+    OptionError
+        It is no number of pixels, and no pair of them.
+    """
     pair = tuple(overlap) if isinstance(overlap, list | tuple) else (overlap, overlap)
     if len(pair) != 2 or any(
         isinstance(part, bool) or not isinstance(part, int | np.integer) or part < 0 for part in pair
@@ -192,7 +199,7 @@ def _due(dtype: Any, bands: Any, outputs: int) -> tuple[DueOutput, ...]:
         raise OptionError(f"dtype={dtype!r} is no NumPy dtype") from error
 
 
-def _one_nodata(raster: Raster) -> Nodata:
+def one_nodata(raster: Raster) -> Nodata:
     """The raster's nodata value, or a tuple where its bands differ."""
     return raster.nodata[0] if len(set(map(repr, raster.nodata))) == 1 else raster.nodata
 

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from daskraster.errors import OptionError
 from daskraster.formats import choosing
-from daskraster.grid import Window
-from daskraster.lazy.arrays import new_array
+from daskraster.grid import Window, tile_table
+from daskraster.lazy.arrays import as_raster, new_array
+from daskraster.lazy.headers import absolute
 from daskraster.lazy.sources import SourceView, auto_chunks, check_chunks, source_array
 
 
@@ -33,7 +35,7 @@ def open_raster(
     chunks
         Block size in pixels. ``"auto"``: whole multiples of the file's tiles (full-width bands of rows where it has strips),
         about 16 MiB of pixels, all bands counted. Or an int, a pair ``(y, x)`` of ints or of tuples of sizes, a dict with ``y`` and
-        ``x``. All bands of a pixel are always in one block.
+        ``x``, or a table of `tile_windows`, whose cores the blocks then are, whatever its overlap. All bands of a pixel are always in one block.
     masked
         True: pixels are floats (float32 for 8 and 16 bits, else float64), NaN where the file says nodata or masks them, and the file's nodata
         value moves to ``encoding["_FillValue"]``. False: pixels are what the file holds.
@@ -64,10 +66,7 @@ def open_raster(
     >>> image.rio.crs, image.chunksizes  # doctest: +SKIP
     """
     wanted = (bands,) if isinstance(bands, int) else None if bands is None else tuple(bands)
-    name = os.fspath(path)
-    if Path(name).exists():
-        # Read later, perhaps by a worker or after a chdir.
-        name = str(Path(name).absolute())
+    name = absolute(path)
     source, metadata, numbers = choosing.describe(name, bands=wanted, masked=masked, overview_level=overview_level)
     shape = metadata.shape
     if isinstance(chunks, str):
@@ -83,3 +82,66 @@ def open_raster(
     return new_array(
         source_array(view, chunks_yx), metadata, masked=masked, bands=numbers, name=Path(source.name).stem or None
     )
+
+
+def tile_windows(
+    raster: xr.DataArray | str | os.PathLike[str], width: int, height: int, overlap: int = 0, offset: bool = False
+) -> list[Window]:
+    """The table of tiles that a raster would be cut into: windows, no files.
+
+    The cores of the tiles cut the raster up exactly: full tiles from the top left, then what is left. Each window is its core with
+    ``overlap`` more pixels on every side, as far as the raster goes. ::
+
+        width=100, overlap=5, 250 columns                      the same with offset=True
+        0         100       200  250                           0    50        150       250
+        |---------|---------|----|  cores                      |----|---------|---------|
+        [=========.=]               [0, 105)                   [====.=]                    [0, 55)
+                [=.=========.=]     [95, 205)                     [=.=========.=]          [45, 155)
+                          [=.====]  [195, 250)                              [=.=========]  [145, 250)
+
+    Parameters
+    ----------
+    raster
+        A DataArray, or the path of a file, whose header is read.
+    width, height
+        Columns and rows of a tile.
+    overlap
+        Pixels added on every side.
+    offset
+        True: the first column of tiles is ``width // 2`` wide and the first row ``height // 2`` high, so that cuts lie where the other table has
+        the middles of its tiles.
+
+    Returns
+    -------
+    list of Window
+        Row by row from the top left, overlap included. ``open_raster(path, chunks=table)`` makes blocks of its cores.
+
+    Raises
+    ------
+    OptionError
+        Width or height below 1, or overlap below 0.
+    RasterArrayError
+        The array is no raster.
+    RasterNotFoundError, RasterFormatError
+        There is no such file, or it is no raster.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> image = xr.DataArray(np.zeros((120, 250), "uint8"), dims=("y", "x"))
+    >>> for window in tile_windows(image, 100, 100, overlap=5)[:4]:
+    ...     print(window)
+    Window(row_off=0, col_off=0, height=105, width=105)
+    Window(row_off=0, col_off=95, height=105, width=110)
+    Window(row_off=0, col_off=195, height=105, width=55)
+    Window(row_off=95, col_off=0, height=25, width=105)
+    """
+    for name, value, least in (("width", width, 1), ("height", height, 1), ("overlap", overlap, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise OptionError(f"{name}={value!r} must be a number of pixels, {least} at least")
+    if isinstance(raster, xr.DataArray):
+        shape_yx = as_raster(raster).grid.shape_yx
+    else:
+        _, metadata, _ = choosing.describe(absolute(raster), bands=(1,), masked=False, overview_level=None)
+        shape_yx = metadata.grid.shape_yx
+    return tile_table(shape_yx, (int(height), int(width)), overlap=int(overlap), offset=bool(offset))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-from tqdm.auto import tqdm
+from daskraster.showing import progress_line
 
 
 class Progress:
@@ -13,12 +12,11 @@ class Progress:
 
     def __init__(self, name: str, blocks: int, *, wanted: bool) -> None:
         self._nbytes = 0
-        self._bar = tqdm(
-            total=blocks,
-            desc=name,
-            unit="block",
-            # None: only on a terminal. In a notebook the widget shows whatever the streams are.
-            disable=None if wanted and not _in_notebook() else not wanted,
+        self._bar = progress_line(
+            blocks,
+            name,
+            "block",
+            wanted=wanted,
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} blocks [{elapsed}<{remaining}{postfix}]",
         )
 
@@ -39,10 +37,3 @@ class Progress:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
-
-
-def _in_notebook() -> bool:
-    """Whether this is a Jupyter kernel, where tqdm.auto shows a widget."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return type(shell).__name__ == "ZMQInteractiveShell"
