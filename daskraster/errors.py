@@ -14,7 +14,7 @@
     |   `-- RasterReadError       (OSError)       a window that could not be read, or a file that changed meanwhile
     |       `-- RasterNotFoundError (FileNotFoundError)  no such file
     |-- the function is wrong: look at the function
-    |   `-- BlockResultError      (ValueError)    a block came back with another shape or dtype than was due
+    |   `-- BlockResultError      (ValueError)    a block came back with another shape or dtype than was due, or not at all
     `-- the output is in trouble: look at the disk, then run again
         `-- RasterWriteError      (OSError)       a block or header that could not be written, tiles that are missing
 
@@ -66,7 +66,7 @@ class RasterNotFoundError(RasterReadError, FileNotFoundError):
 
 
 class BlockResultError(DaskRasterError, ValueError):
-    """The function returned a block of another shape or dtype than was due."""
+    """The function returned a block of another shape or dtype than was due, no file where one was due, or its process died."""
 
 
 class RasterWriteError(DaskRasterError, OSError):

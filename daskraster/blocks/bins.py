@@ -16,6 +16,8 @@ from daskraster.metadata import Number
 
 # Range of integers up to which each value has its own bin.
 EXACT_RANGE = 65_536
+# The same for classes, whose counts are wanted one by one: labels of components. 32 MB of counts at most, while they are added up.
+CLASS_RANGE = 1 << 22
 # Fewer bins of a power of two otherwise: at least 16 of them to each of the 256 final ones, 16 KB in a receipt.
 COARSE_BINS = 8_192
 
@@ -66,8 +68,8 @@ class BinCounts:
         return first, np.add.reduceat(counts, begins, dtype=np.int64)
 
 
-def bin_exponent(minimum: Number, maximum: Number) -> int:
-    """k of the bins' width 2**k: the smallest that keeps the number of bins within bounds.
+def bin_exponent(minimum: Number, maximum: Number, exact_range: int = EXACT_RANGE) -> int:
+    """k of the bins' width 2**k: the smallest that keeps the number of bins within bounds; 0 for integers of at most ``exact_range``.
 
     Postcondition: a range inside this one has no larger k.
 
@@ -75,7 +77,7 @@ def bin_exponent(minimum: Number, maximum: Number) -> int:
     (0, 4, -12)
     """
     whole = not isinstance(minimum, float)
-    if whole and maximum - minimum <= EXACT_RANGE:
+    if whole and maximum - minimum <= exact_range:
         return 0
     smallest = 0 if whole else -FLOAT_UNIT_BITS
     if minimum == maximum:

@@ -10,7 +10,7 @@ rounded on the way:
   to be agreed upon before the run.
 - The histogram counts bins of a width of 2**k that begin at multiples of 2**k. k follows from minimum and maximum alone, a
   wider range never has a smaller k, and a bin of 2**k is exactly two of 2**(k-1): bins of a partial are added up by pairs
-  until they fit. Integers have k = 0, a bin a value, up to a range of 65,536, hence always with 8 and 16 bits.
+  until they fit. Integers have k = 0, a bin a value, up to a range of 65,536, hence always with 8 and 16 bits; classes (thematic) up to one of 4,194,304.
 
 Valid is what is neither nodata nor NaN. Infinities are valid pixels, but left out of everything but their own count.
 """
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daskraster.blocks.bins import EXACT_RANGE, FLOAT_UNIT_BITS, BinCounts, bin_exponent, bin_of
+from daskraster.blocks.bins import CLASS_RANGE, EXACT_RANGE, FLOAT_UNIT_BITS, BinCounts, bin_exponent, bin_of
 from daskraster.blocks.results import (
     LINEAR_BINS,
     BandStatistics,
@@ -83,7 +83,7 @@ class PartialStatistics:
         """The statistics.
 
         The histogram has one bin a value from 0 to the maximum for uint8 and thematic integers (from the minimum where that is
-        negative, or the maximum above 65,536), one bin a value from the minimum for other integers of at most 256 values and
+        negative, or the maximum above 4,194,304), one bin a value from the minimum for other integers of at most 256 values and
         for a constant, else 256 linear bins from minimum to maximum. Linear bins are exact for integers whose range is at most 65,536; else a pixel is counted at most
         one bin beside its own. Thematic integers of a wider range get linear bins too.
         """
@@ -126,7 +126,7 @@ class PartialStatistics:
                 return Histogram(minimum=minimum, maximum=maximum, function="direct", counts=(self.count,))
         elif bins.exponent == 0 and (self.thematic or self.dtype == np.uint8):
             # Up to the first pixel's value; not for the rare classes that are numbered from a million on.
-            leading = max(int(minimum), 0) if maximum <= EXACT_RANGE else 0
+            leading = max(int(minimum), 0) if maximum <= CLASS_RANGE else 0
             filled = (0,) * leading + tuple(counts.tolist())
             return Histogram(minimum=minimum - leading, maximum=maximum, function="direct", counts=filled)
         elif bins.exponent == 0 and maximum - minimum < LINEAR_BINS:
@@ -195,12 +195,18 @@ def merge_statistics(parts: Iterable[PartialStatistics]) -> PartialStatistics:
         maximum=maximum,
         total=sum(part.total for part in parts),
         squares=sum(part.squares for part in parts),
-        counts=None if minimum is None or maximum is None else _merge_counts(filled, minimum, maximum),
+        counts=None
+        if minimum is None or maximum is None
+        else _merge_counts(filled, minimum, maximum, _exact_range(thematic)),
     )
 
 
-def _merge_counts(parts: list[PartialStatistics], minimum: Number, maximum: Number) -> BinCounts:
-    exponent = bin_exponent(minimum, maximum)
+def _exact_range(thematic: bool) -> int:
+    return CLASS_RANGE if thematic else EXACT_RANGE
+
+
+def _merge_counts(parts: list[PartialStatistics], minimum: Number, maximum: Number, exact_range: int) -> BinCounts:
+    exponent = bin_exponent(minimum, maximum, exact_range)
     low = bin_of(minimum, exponent)
     counts = np.zeros(bin_of(maximum, exponent) - low + 1, np.int64)
     for part in parts:
@@ -292,12 +298,17 @@ def _of_wide(block: NDArray[Any], nodata: Number | None, empty: PartialStatistic
     if not count:
         return empty
     minimum, maximum = min(lows), max(highs)
-    exponent = bin_exponent(minimum, maximum)
+    exponent = bin_exponent(minimum, maximum, _exact_range(empty.thematic))
     first = bin_of(minimum, exponent)
     counts = np.zeros(bin_of(maximum, exponent) - first + 1, np.int64)
     for chunk in _valid_integers(block, nodata):
-        index = _distance(chunk, first << exponent) >> np.uint64(exponent)
-        counts += np.bincount(index.view(np.int64), minlength=counts.size)
+        index = (_distance(chunk, first << exponent) >> np.uint64(exponent)).view(np.int64)
+        if counts.size <= EXACT_RANGE + 1:
+            counts += np.bincount(index, minlength=counts.size)
+            continue
+        # Many classes: each chunk holds few of them, in runs along the rows.
+        begins = np.concatenate(([0], np.flatnonzero(index[1:] != index[:-1]) + 1))
+        np.add.at(counts, index[begins], np.diff(begins, append=index.size))
     return PartialStatistics(
         dtype=empty.dtype,
         thematic=empty.thematic,

@@ -221,6 +221,12 @@ class _Cache:
                 total -= _nbytes(self._tables.popitem(last=False)[1])
             return table
 
+    def forget(self, token: str) -> None:
+        """Drop the tables of one file."""
+        with self._lock:
+            for key in [key for key in self._tables if key[0] == token]:
+                del self._tables[key]
+
     def clear(self) -> None:
         """Drop every table, and with them the descriptors, which keep the space of replaced files."""
         with self._lock:
@@ -250,6 +256,11 @@ def chunk_table(path: str, token: str, item: str) -> ChunkTable | None:
         The file is damaged; gone or changed.
     """
     return _cache.get(path, token, item)
+
+
+def forget(token: str) -> None:
+    """Give back what reading keeps of one file, which is about to be removed."""
+    _cache.forget(token)
 
 
 def clear() -> None:

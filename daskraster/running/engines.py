@@ -76,6 +76,14 @@ def _stop_writers(partials: Sequence[Path]) -> list[str]:
     return [stop_writing(path) for path in partials]
 
 
+def on_every_process(func: Callable[..., Any], *arguments: Any) -> None:
+    """Call a function here and on every worker of the active cluster, at the end of a run that may have failed; dead workers are passed over."""
+    func(*arguments)
+    client = active_client()
+    if client is not None and client.status == "running":
+        client.run(func, *arguments, on_error="ignore")
+
+
 def _run_locally(run_waves: Iterator[Wave], on_receipt: OnReceipt) -> None:
     get = get_scheduler(collections=[]) or dask.threaded.get
     known: dict[str, Any] = {}

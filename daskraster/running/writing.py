@@ -72,12 +72,16 @@ def write_raster(
     ((1, 3, 4), 1)
     """
     checked = WriteOptions.of(options)
-    outputs = _plan({path: raster}, checked)
+    outputs = _plan({path: raster}, {path: checked})
     return _run(outputs, progress=checked.progress)[0] if compute else delayed_run(outputs, single=True)
 
 
 def write_rasters(
-    rasters: Mapping[str | os.PathLike[str], xr.DataArray], *, compute: bool = True, **options: Unpack[WriteKeywords]
+    rasters: Mapping[str | os.PathLike[str], xr.DataArray],
+    *,
+    compute: bool = True,
+    output_options: Mapping[str | os.PathLike[str], WriteKeywords] | None = None,
+    **options: Unpack[WriteKeywords],
 ) -> list[WriteReport] | Delayed:
     """Several outputs in one pass: inputs and intermediate results they share are read and computed once.
 
@@ -87,6 +91,8 @@ def write_rasters(
         Path -> array, each as in `write_raster`.
     compute, **options
         As in `write_raster`; they hold for every output.
+    output_options
+        Path -> further options of that output alone, which go before those for all: ``{"classes.kea": {"thematic": True}}``.
 
     Returns
     -------
@@ -97,18 +103,26 @@ def write_rasters(
     OptionError, RasterArrayError, RasterWriteError, Exception
         As `write_raster`; after any of them none of the files is published.
     """
-    checked = WriteOptions.of(options)
-    outputs = _plan(rasters, checked)
-    return _run(outputs, progress=checked.progress) if compute else delayed_run(outputs, single=False)
+    progress = WriteOptions.of(options).progress
+    own = output_options or {}
+    unknown = [str(path) for path in own if path not in rasters]
+    if unknown:
+        raise OptionError(
+            f"output_options= names {', '.join(unknown)}, which is no output; those are {', '.join(map(str, rasters))}"
+        )
+    outputs = _plan(rasters, {path: WriteOptions.of({**options, **own.get(path, {})}) for path in rasters})
+    return _run(outputs, progress=progress) if compute else delayed_run(outputs, single=False)
 
 
-def _plan(rasters: Mapping[str | os.PathLike[str], xr.DataArray], options: WriteOptions) -> list[Output]:
+def _plan(
+    rasters: Mapping[str | os.PathLike[str], xr.DataArray], options: Mapping[str | os.PathLike[str], WriteOptions]
+) -> list[Output]:
     if not rasters:
         raise OptionError("write_rasters needs at least one output: {path: raster}")
     targets = [os.path.realpath(path) for path in rasters]
     if len(set(targets)) < len(targets):
         raise OptionError(f"two outputs go to one file: {', '.join(map(str, rasters))}")
-    return [planned(as_raster(array), Path(path), options) for path, array in rasters.items()]
+    return [planned(as_raster(array), Path(path), options[path]) for path, array in rasters.items()]
 
 
 def _run(outputs: Sequence[Output], *, progress: bool) -> list[WriteReport]:
