@@ -14,9 +14,9 @@ The house has six floors; a module imports only from floors below its own::
     5  running/    writing  outputs  pyramid  gathering             arrays into files
                    engines  delaying  finishing  progress  report
     4  lazy/       opening  neighbourhood  functions  arrays        xarray and dask; computes and writes nothing
-                   georeference  sources
+                   aligning  gridding  georeference  sources
     3  formats/    protocols  choosing  tiles  tilecache            one module a format; rasterio and h5py
-                   gdal  gdal_handles  geotiff  tiff
+                   gdal  gdal_handles  warped  gdalwarp  geotiff  tiff
                    kea_source  kea_sink  kea_layout  kea_chunks  kea_index  kea_heap
                    kea_tables  kea_columns  kea_statistics  kea_texts
     2  blocks/     codecs  tiling  conversion  masking  scratch     NumPy only: what is done to one block
@@ -39,6 +39,7 @@ from daskraster.errors import (
 )
 from daskraster.formats.kea_tables import read_attribute_table, write_attribute_table
 from daskraster.grid import Grid, Window
+from daskraster.lazy.aligning import align
 from daskraster.lazy.functions import Block
 from daskraster.lazy.neighbourhood import apply
 from daskraster.lazy.opening import open_raster
@@ -62,6 +63,7 @@ __all__ = [
     "RasterWriteError",
     "Window",
     "WriteReport",
+    "align",
     "apply",
     "open_raster",
     "read_attribute_table",
