@@ -116,6 +116,11 @@ def warp(
         return through(pixels, placed, wanted, plan, nodata, extra)
     if pixels.dtype == np.float16:
         return warp(pixels.astype(np.float32), placed, wanted, plan, nodata, extra).astype(np.float16)
+    if plan.kernel == "cubic" and len(pixels) > 1 and pixels.dtype in (np.uint8, np.uint16) and set(nodata) == {None}:
+        # For several bands without nodata GDAL (3.12) has a cubic of its own, in floats, that gives a neighbouring value in a pixel of
+        # 10,000 when the source's window is another one. In a signed type it takes the usual way, the one of a single band.
+        wide = warp(pixels.astype(np.int32), placed, wanted, plan, nodata, extra)
+        return wide.clip(0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
     return _warped(np.ascontiguousarray(pixels), placed, wanted, plan, nodata, extra)
 
 

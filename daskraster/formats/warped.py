@@ -21,6 +21,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from pyproj.enums import TransformDirection
 
+from daskraster.errors import RasterReadError
 from daskraster.formats.gdalwarp import KERNELS, WarpPlan, fits, warp
 from daskraster.formats.protocols import Source
 from daskraster.grid import Grid, Window
@@ -199,7 +200,11 @@ class WarpedSource:
         def read(part: Window) -> NDArray[Any]:
             return self.source.read(part.shift(self.part.row_off, self.part.col_off), numbers)
 
-        return self.regrid.made(window, read, self.dtype, nodata)
+        try:
+            return self.regrid.made(window, read, self.dtype, nodata)
+        except RasterReadError as error:
+            error.add_note(f"while {self.name} was brought to another grid, in {window} of that grid")
+            raise
 
 
 def source_places(plan: WarpPlan, rows: NDArray[Any], cols: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
