@@ -200,7 +200,8 @@ def _target_text(
     options = {
         # A value a band: with NO_DATA a band without one would become -1.1e20.
         "INIT_DEST": ",".join(repr(_fill(value, pixels.dtype)) for value in nodata),
-        "UNIFIED_SRC_NODATA": "NO",
+        # As gdalwarp: nodata counts band by band, and where it stands in all bands nothing is made up from around it.
+        "UNIFIED_SRC_NODATA": "PARTIAL",
         "XSCALE": repr(plan.scale_yx[1]),
         "YSCALE": repr(plan.scale_yx[0]),
         "SAMPLE_GRID": "YES",
