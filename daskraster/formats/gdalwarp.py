@@ -14,8 +14,7 @@ The virtual rasters are texts; they are opened and closed in the thread that rea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -81,82 +80,91 @@ def warps(dtype: np.dtype[Any]) -> bool:
     return dtype.name in _GDAL_TYPES or dtype.name in ("int64", "uint64", "float16")
 
 
-def warp(
-    pixels: NDArray[Any], placed: Window, wanted: Window, plan: WarpPlan, nodata: Sequence[Number | None], extra: int
-) -> NDArray[Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourcePart:
+    """The pixels of the source that a window of the target is made of."""
+
+    pixels: NDArray[Any]
+    """``(band, y, x)``, of any real or complex dtype that GDAL has, 64-bit integers too."""
+    placed: Window
+    """Where they lie in the source."""
+    nodata: tuple[Number | None, ...]
+    """One for each band, NaN too; None: none. Such pixels take no part in any kernel, band by band, and stand where nothing comes from the
+    source (0 where there is none)."""
+
+
+def warp(part: SourcePart, wanted: Window, plan: WarpPlan, extra: int) -> NDArray[Any]:
     """A window of the target from the pixels of the source that it needs.
 
     Parameters
     ----------
-    pixels
-        ``(band, y, x)``, of any real or complex dtype that GDAL has, 64-bit integers too.
-    placed
-        Where ``pixels`` lie in the source.
+    part
+        What the window needs of the source.
     wanted
         The window of the target.
     plan
         Grids and kernel.
-    nodata
-        One for each band, NaN too; None: none. Such pixels take no part in any kernel, band by band, and stand where nothing comes from the
-        source (0 where there is none).
     extra
         Source pixels that the warper looks at beyond what it thinks it needs.
 
     Returns
     -------
-    ``(band, y, x)`` of ``wanted``, in the dtype of ``pixels``.
+    ``(band, y, x)`` of ``wanted``, in the dtype of its pixels.
 
     Raises
     ------
     RasterReadError
         A 64-bit integer beyond 2**53 would have to be interpolated; or GDAL fails.
     """
+    pixels = part.pixels
     if pixels.dtype.kind in "iu" and pixels.dtype.itemsize == 8:
-        through = _halves if plan.kernel == "nearest" else _doubles
-        return through(pixels, placed, wanted, plan, nodata, extra)
+        return (_halves if plan.kernel == "nearest" else _doubles)(part, wanted, plan, extra)
     if pixels.dtype == np.float16:
-        return warp(pixels.astype(np.float32), placed, wanted, plan, nodata, extra).astype(np.float16)
-    if plan.kernel == "cubic" and len(pixels) > 1 and pixels.dtype in (np.uint8, np.uint16) and set(nodata) == {None}:
+        return warp(replace(part, pixels=pixels.astype(np.float32)), wanted, plan, extra).astype(np.float16)
+    if (
+        plan.kernel == "cubic"
+        and pixels.dtype in (np.uint8, np.uint16)
+        and len(pixels) > 1
+        and set(part.nodata) == {None}
+    ):
         # For several bands without nodata GDAL (3.12) has a cubic of its own, in floats, that gives a neighbouring value in a pixel of
         # 10,000 when the source's window is another one. In a signed type it takes the usual way, the one of a single band.
-        wide = warp(pixels.astype(np.int32), placed, wanted, plan, nodata, extra)
+        wide = warp(replace(part, pixels=pixels.astype(np.int32)), wanted, plan, extra)
         return wide.clip(0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
-    return _warped(np.ascontiguousarray(pixels), placed, wanted, plan, nodata, extra)
+    return _warped(replace(part, pixels=np.ascontiguousarray(pixels)), wanted, plan, extra)
 
 
-def _halves(
-    pixels: NDArray[Any], placed: Window, wanted: Window, plan: WarpPlan, nodata: Sequence[Number | None], extra: int
-) -> NDArray[Any]:
+def _halves(part: SourcePart, wanted: Window, plan: WarpPlan, extra: int) -> NDArray[Any]:
     """64-bit integers picked exactly: GDAL would take them through doubles, so their halves travel as two bands, and a third says where."""
+    pixels = part.pixels
     bands, rows, cols = pixels.shape
     parts = np.empty((2 * bands + 1, rows, cols), np.uint32)
     parts[:-1].reshape(bands, 2, rows, cols)[:] = np.moveaxis(
         np.ascontiguousarray(pixels).view(np.uint32).reshape(bands, rows, cols, 2), -1, 1
     )
     parts[-1] = 1
-    picked = _warped(parts, placed, wanted, plan, (None,) * len(parts), extra)
+    picked = _warped(replace(part, pixels=parts, nodata=(None,) * len(parts)), wanted, plan, extra)
     pairs = np.moveaxis(picked[:-1].reshape(bands, 2, *wanted.shape_yx), 1, -1)
     result = np.ascontiguousarray(pairs).view(pixels.dtype)[..., 0]
-    for band, value in enumerate(nodata):
+    for band, value in enumerate(part.nodata):
         if value is not None and holds(pixels.dtype, value):
             result[band][picked[-1] == 0] = value
     return result
 
 
-def _doubles(
-    pixels: NDArray[Any], placed: Window, wanted: Window, plan: WarpPlan, nodata: Sequence[Number | None], extra: int
-) -> NDArray[Any]:
+def _doubles(part: SourcePart, wanted: Window, plan: WarpPlan, extra: int) -> NDArray[Any]:
     """64-bit integers interpolated as doubles, nodata compared before; rounded and kept off the nodata value as GDAL does."""
+    pixels = part.pixels
     values = pixels.astype(np.float64)
-    usable = [value if value is not None and holds(pixels.dtype, value) else None for value in nodata]
+    usable = [value if value is not None and holds(pixels.dtype, value) else None for value in part.nodata]
     for band, value in enumerate(usable):
         if value is not None:
             values[band][pixels[band] == pixels.dtype.type(value)] = np.nan
     if values.size and np.nanmax(np.abs(values), initial=0) >= EXACT_INTEGER:
         raise RasterReadError(
-            f"{pixels.dtype} pixels beyond 2**53 in {placed} of the source cannot be resampled by {plan.kernel!r}: doubles have not enough digits; use 'nearest'"
+            f"{pixels.dtype} pixels beyond 2**53 in {part.placed} of the source cannot be resampled by {plan.kernel!r}: doubles have not enough digits; use 'nearest'"
         )
-    warped = _warped(values, placed, wanted, plan, (float("nan"),) * len(values), extra)
+    warped = _warped(replace(part, pixels=values, nodata=(float("nan"),) * len(values)), wanted, plan, extra)
     result = np.zeros(warped.shape, pixels.dtype)
     for band, value in enumerate(usable):
         valid = np.isfinite(warped[band])
@@ -169,10 +177,8 @@ def _doubles(
     return result
 
 
-def _warped(
-    pixels: NDArray[Any], placed: Window, wanted: Window, plan: WarpPlan, nodata: Sequence[Number | None], extra: int
-) -> NDArray[Any]:
-    text = _target_text(pixels, placed, plan, nodata, extra)
+def _warped(part: SourcePart, wanted: Window, plan: WarpPlan, extra: int) -> NDArray[Any]:
+    text = _target_text(part, plan, extra)
     area = rasterio.windows.Window(wanted.col_off, wanted.row_off, wanted.width, wanted.height)
     try:
         with (
@@ -186,10 +192,9 @@ def _warped(
     return result
 
 
-def _target_text(
-    pixels: NDArray[Any], placed: Window, plan: WarpPlan, nodata: Sequence[Number | None], extra: int
-) -> str:
+def _target_text(part: SourcePart, plan: WarpPlan, extra: int) -> str:
     """The virtual warped raster as GDAL writes it for ``gdalwarp -et 0 -of VRT``."""
+    pixels, nodata = part.pixels, part.nodata
     rows, cols = plan.target_shape_yx
     kind = _GDAL_TYPES[pixels.dtype.name]
     working = kind if pixels.dtype.itemsize < 8 else ("CFloat64" if pixels.dtype.kind == "c" else "Float64")
@@ -219,7 +224,7 @@ def _target_text(
         "<BlockXSize>64</BlockXSize><BlockYSize>64</BlockYSize>"
         f"<GDALWarpOptions><WarpMemoryLimit>{_WORK_MEMORY_NBYTES}</WarpMemoryLimit>"
         f"<ResampleAlg>{KERNELS[plan.kernel][0]}</ResampleAlg><WorkingDataType>{working}</WorkingDataType>{settings}"
-        f'<SourceDataset relativeToVRT="0">{escape(_source_text(pixels, placed, plan, kind))}</SourceDataset>'
+        f'<SourceDataset relativeToVRT="0">{escape(_source_text(pixels, part.placed, plan, kind))}</SourceDataset>'
         f"<Transformer>{_transformer_text(plan)}</Transformer><BandList>{mappings}</BandList></GDALWarpOptions></VRTDataset>"
     )
 
@@ -249,9 +254,7 @@ def _source_text(pixels: NDArray[Any], placed: Window, plan: WarpPlan, kind: str
     """The virtual raster of the source's size that has pixels only where ``placed``."""
     count, height, width = pixels.shape
     rows, cols = plan.source_shape_yx
-    address = (
-        f"MEM:::DATAPOINTER={pixels.ctypes.data},PIXELS={width},LINES={height},BANDS={count},DATATYPE={kind}"
-    )
+    address = f"MEM:::DATAPOINTER={pixels.ctypes.data},PIXELS={width},LINES={height},BANDS={count},DATATYPE={kind}"
     bands = "".join(
         f'<VRTRasterBand dataType="{kind}" band="{band}"><SimpleSource>'
         f'<SourceFilename relativeToVRT="0" shared="0">{address}</SourceFilename><SourceBand>{band}</SourceBand>'

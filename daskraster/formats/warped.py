@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pyproj.enums import TransformDirection
 
 from daskraster.errors import RasterReadError
-from daskraster.formats.gdalwarp import KERNELS, WarpPlan, fits, warp
+from daskraster.formats.gdalwarp import KERNELS, SourcePart, WarpPlan, fits, warp
 from daskraster.formats.protocols import Source
 from daskraster.grid import Grid, Window
 from daskraster.metadata import Number
@@ -94,24 +94,23 @@ class Warp:
         """
         pieces = self._pieces(window, len(nodata) * dtype.itemsize)
         if len(pieces) == 1:
-            return self._piece(*pieces[0], read, dtype, nodata)
+            return self._piece(pieces[0], read, dtype, nodata)
         result = np.empty((len(nodata), *window.shape_yx), dtype)
-        for piece, part, extra in pieces:
-            result[(slice(None), *piece.relative_to(window).slices)] = self._piece(
-                piece, part, extra, read, dtype, nodata
-            )
+        for cut in pieces:
+            result[(slice(None), *cut[0].relative_to(window).slices)] = self._piece(cut, read, dtype, nodata)
         return result
 
     def _piece(
-        self, piece: Window, part: Window, extra: int, read: ReadWindow, dtype: np.dtype[Any], nodata: Nodata
+        self, cut: tuple[Window, Window, int], read: ReadWindow, dtype: np.dtype[Any], nodata: Nodata
     ) -> NDArray[Any]:
-        if not (part.height and part.width):
+        piece, needed, extra = cut
+        if not (needed.height and needed.width):
             return filled(piece, dtype, nodata)
         plan = self.plan
         if piece.clip(self.core) == piece:
             plan = replace(plan, target_transform=self.core_transform, target_shape_yx=self.core.shape_yx)
             piece = piece.relative_to(self.core)
-        return warp(read(part), part, piece, plan, nodata, extra)
+        return warp(SourcePart(pixels=read(needed), placed=needed, nodata=nodata), piece, plan, extra)
 
     def _pieces(self, window: Window, pixel_nbytes: int) -> list[tuple[Window, Window, int]]:
         """The window in pieces, each with the window of the source it needs and what the warper is to look at beyond its own estimate."""
@@ -210,11 +209,11 @@ class WarpedSource:
 def source_places(plan: WarpPlan, rows: NDArray[Any], cols: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Where a lattice of points of the target lies in the source: rows and columns ``(len(rows), len(cols))``, infinite where nowhere."""
     x, y = np.meshgrid(cols, rows)
-    x, y = _affine(plan.target_transform, x, y)
+    x, y = affine_points(plan.target_transform, x, y)
     if plan.source_wkt != plan.target_wkt:
         x, y = transformer(plan.source_wkt, plan.target_wkt).transform(x, y, direction=TransformDirection.INVERSE)
     with np.errstate(invalid="ignore"):
-        x, y = _affine(~plan.source_transform, x, y)
+        x, y = affine_points(~plan.source_transform, x, y)
     return y, x
 
 
@@ -225,9 +224,7 @@ def transformer(source_wkt: str, target_wkt: str) -> pyproj.Transformer:
 
 @lru_cache(maxsize=64)
 def _transformer(source_wkt: str, target_wkt: str, thread: int) -> pyproj.Transformer:
-    return pyproj.Transformer.from_crs(
-        pyproj.CRS.from_wkt(source_wkt), pyproj.CRS.from_wkt(target_wkt), always_xy=True
-    )
+    return pyproj.Transformer.from_crs(pyproj.CRS.from_wkt(source_wkt), pyproj.CRS.from_wkt(target_wkt), always_xy=True)
 
 
 def kernel_scale(plan: WarpPlan, window: Window) -> tuple[float, float]:
@@ -277,7 +274,8 @@ def filled(window: Window, dtype: np.dtype[Any], nodata: Nodata) -> NDArray[Any]
     return result
 
 
-def _affine(transform: Affine, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def affine_points(transform: Affine, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Points mapped, as arrays of any shape."""
     t = transform
     return t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f
 

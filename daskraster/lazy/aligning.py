@@ -29,7 +29,15 @@ from daskraster.formats.gdalwarp import warps
 from daskraster.formats.warped import Nodata, Regrid, Warp, WarpedSource
 from daskraster.grid import Grid, Window
 from daskraster.lazy.arrays import Raster, as_raster, encoded_nodata, metadata_of, new_array
-from daskraster.lazy.gridding import EXTENTS, TargetGrid, check_kernel, check_placed, regrid_for, target_grid, warn_of_invention
+from daskraster.lazy.gridding import (
+    EXTENTS,
+    TargetGrid,
+    check_kernel,
+    check_placed,
+    regrid_for,
+    target_grid,
+    warn_of_invention,
+)
 from daskraster.lazy.opening import open_raster
 from daskraster.lazy.sources import BlockWindows, ChunksYX, SourceView, auto_chunks, source_array, starts
 from daskraster.timing import stage
@@ -102,7 +110,9 @@ def align(
     for raster in inputs:
         check_placed(raster.grid, raster.name, has_transform=raster.has_transform)
     lattice = inputs[0].grid if like is None else _grid_like(like)
-    target = target_grid(lattice, [(raster.name, raster.grid) for raster in inputs], extent, like_given=like is not None)
+    target = target_grid(
+        lattice, [(raster.name, raster.grid) for raster in inputs], extent, like_given=like is not None
+    )
     aligned = tuple(_aligned(raster, target, kernel) for raster, kernel in zip(inputs, kernels, strict=True))
     return aligned if len(aligned) > 1 else aligned[0]
 
@@ -132,7 +142,9 @@ def _aligned(raster: Raster, target: TargetGrid, kernel: str) -> xr.DataArray:
     nodata = raster.nodata
     dtype = raster.data.dtype
     if isinstance(regrid, Warp) and not warps(dtype):
-        raise RasterArrayError(f"{raster.name} has dtype {dtype}, which GDAL does not warp; convert it first, as in array.astype('uint8')")
+        raise RasterArrayError(
+            f"{raster.name} has dtype {dtype}, which GDAL does not warp; convert it first, as in array.astype('uint8')"
+        )
     warn_of_invention(raster.name, regrid, target, nodata)
     shape = (raster.data.shape[0], *target.grid.shape_yx)
     own = raster.grid.difference(target.grid) is None
@@ -155,9 +167,17 @@ def _described(data: da.Array, raster: Raster, grid: Grid) -> xr.DataArray:
     """The result with everything the raster says of itself but where it lies; control points lie elsewhere now."""
     metadata = replace(metadata_of(raster), grid=grid, has_transform=True, gcps=(), gcp_wkt="")
     labels = raster.array.coords["band"].values if "band" in raster.array.coords else None
-    bands = np.arange(1, data.shape[0] + 1) if labels is None or labels.dtype.kind not in "iu" else np.atleast_1d(labels)
+    bands = (
+        np.arange(1, data.shape[0] + 1) if labels is None or labels.dtype.kind not in "iu" else np.atleast_1d(labels)
+    )
     masked = encoded_nodata(raster.array) is not None
-    return new_array(data, metadata, masked=masked, bands=bands.tolist(), name=raster.array.name)
+    return new_array(
+        data,
+        metadata,
+        masked=masked,
+        bands=bands.tolist(),
+        name=None if raster.array.name is None else str(raster.array.name),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +201,9 @@ class MakeBlock:
             found |= {(int(row), int(col)) for row in rows for col in cols}
         return sorted(found)
 
-    def __call__(self, window: Window, places: Sequence[tuple[int, int]], blocks: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    def __call__(
+        self, window: Window, places: Sequence[tuple[int, int]], blocks: Sequence[NDArray[Any]]
+    ) -> NDArray[Any]:
         """The pixels of a window of the target."""
         windows = BlockWindows(self.chunks_yx, (0, 0), Window(0, 0, *map(sum, self.chunks_yx)))
         placed = [(windows.core(*place), block) for place, block in zip(places, blocks, strict=True)]
@@ -200,9 +222,7 @@ class MakeBlock:
             return self.regrid.made(window, read, self.dtype, self.nodata)
 
 
-def _from_blocks(
-    data: da.Array, regrid: Regrid, target: TargetGrid, chunks_yx: ChunksYX, nodata: Nodata
-) -> da.Array:
+def _from_blocks(data: da.Array, regrid: Regrid, target: TargetGrid, chunks_yx: ChunksYX, nodata: Nodata) -> da.Array:
     """The raster on the target where its pixels are computed: each block from the blocks that its footprint touches."""
     data = data.rechunk({0: -1})
     _, rows, cols = data.chunks
@@ -210,7 +230,7 @@ def _from_blocks(
     name = f"align-{tokenize(data.name, repr(step), target, chunks_yx)}"
     windows = BlockWindows(chunks_yx, (0, 0), Window(0, 0, *target.grid.shape_yx))
     inner = target.inner
-    layer = {}
+    layer: dict[Any, Any] = {}
     for row in range(len(chunks_yx[0])):
         for col in range(len(chunks_yx[1])):
             window = windows.core(row, col).shift(inner.row_off, inner.col_off)
@@ -218,6 +238,7 @@ def _from_blocks(
             key = (name, 0, row, col)
             parts = List(*(TaskRef((data.name, 0, *place)) for place in places))
             layer[key] = Task(key, step, window, places, parts)
-    graph = HighLevelGraph.from_collections(name, layer, dependencies=[data])
+    parents: list[Any] = [data]
+    graph = HighLevelGraph.from_collections(name, layer, dependencies=parents)
     meta = np.empty((0, 0, 0), dtype=data.dtype)
     return da.Array(graph, name, chunks=((data.shape[0],), *chunks_yx), meta=meta)

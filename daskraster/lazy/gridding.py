@@ -12,7 +12,17 @@ from affine import Affine
 
 from daskraster.errors import DaskRasterWarning, GridMismatchError, OptionError, RasterArrayError
 from daskraster.formats.gdalwarp import KERNELS, WarpPlan
-from daskraster.formats.warped import Nodata, Regrid, Shift, Warp, area_of, kernel_scale, source_places, transformer
+from daskraster.formats.warped import (
+    Nodata,
+    Regrid,
+    Shift,
+    Warp,
+    affine_points,
+    area_of,
+    kernel_scale,
+    source_places,
+    transformer,
+)
 from daskraster.grid import CORNER_TOLERANCE_PIXELS, Grid, Window
 
 EXTENTS = ("intersection", "union", "like")
@@ -81,7 +91,9 @@ def check_placed(grid: Grid, name: str, *, has_transform: bool) -> None:
         No CRS, no transform, or one that maps pixels onto a line.
     """
     if grid.crs is None:
-        raise RasterArrayError(f"{name} has no CRS, so it cannot be aligned; say which with array.rio.write_crs('EPSG:...')")
+        raise RasterArrayError(
+            f"{name} has no CRS, so it cannot be aligned; say which with array.rio.write_crs('EPSG:...')"
+        )
     if not has_transform or grid.transform.is_identity:
         raise RasterArrayError(
             f"{name} has no transform, so it cannot be aligned; give it x and y coordinates, or array.rio.write_transform(...)"
@@ -116,7 +128,9 @@ def target_grid(lattice: Grid, rasters: Sequence[tuple[str, Grid]], extent: str,
     else:
         for name, grid, box in boxes:
             if box is None:
-                raise GridMismatchError(f"{name} has no place in the CRS of the grid:\n  {name}: {grid}\n  grid: {lattice}")
+                raise GridMismatchError(
+                    f"{name} has no place in the CRS of the grid:\n  {name}: {grid}\n  grid: {lattice}"
+                )
         counted = [box for _, _, box in boxes if box is not None] + ([own] if like_given else [])
         window = _intersection(counted) if extent == "intersection" else _union(counted)
     if not (window.height > 0 and window.width > 0):
@@ -162,7 +176,7 @@ def _footprint(lattice: Grid, grid: Grid) -> _Box | None:
         lines = [np.meshgrid(along, across), np.meshgrid(across, along), np.meshgrid(inner, inner)]
         x = np.concatenate([part.ravel() for part, _ in lines]) * cols
         y = np.concatenate([part.ravel() for _, part in lines]) * rows
-    x, y = grid.transform @ (x, y)
+    x, y = affine_points(grid.transform, x, y)
     if grid.crs != lattice.crs:
         assert grid.crs is not None
         assert lattice.crs is not None
@@ -170,7 +184,7 @@ def _footprint(lattice: Grid, grid: Grid) -> _Box | None:
     finite = np.isfinite(x) & np.isfinite(y)
     if not finite.any():
         return None
-    x, y = ~lattice.transform @ (np.asarray(x)[finite], np.asarray(y)[finite])
+    x, y = affine_points(~lattice.transform, np.asarray(x)[finite], np.asarray(y)[finite])
     return _Box(float(y.min()), float(x.min()), float(y.max()), float(x.max()))
 
 
