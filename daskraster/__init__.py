@@ -8,28 +8,14 @@
     result = dr.apply(smooth, image, overlap=5)      # lazy; smooth(block) sees its halo, the halo is trimmed
     report = dr.write_raster(result, "out.tif")      # streams: read, compute, encode, write; one task a block
 
-The house has six floors; a module imports only from floors below its own::
+The house has six floors; a module imports only from floors below its own. README has one line for each module::
 
-    6  accessor  backend                                 the doors: each line calls one public function
-    5  running/    writing  outputs  pyramid  gathering             arrays into files
-                   engines  waves  workers  memory  plan  planning  checking  delaying  finishing  progress  report
-                   processing  filefunctions  isolation  isolated  zonal
-    4  lazy/       opening  neighbourhood  functions  arrays        xarray and dask; computes and writes nothing
-                   georeference  sources  anatomy  calculating  expression_sources
-                   mosaicking  agreement  headers
-                   labelling  predicting  models  sharing
-    3  formats/    protocols  choosing  tiles  tilecache            one module a format; rasterio and h5py
-                   gdal  gdal_handles  mosaic  geotiff  geotiff_directories  geotiff_checks  tiff
-                   cog_order  sidecars  attribute_tables
-                   kea_source  kea_sink  kea_layout  kea_chunks  kea_index  kea_heap
-                   kea_tables  kea_columns  kea_statistics  kea_texts
-                   tilefiles  polygons
-    2  blocks/     codecs  tiling  conversion  masking  scratch     NumPy only: what is done to one block
-                   shuffle  statistics  bins  results  overviews  validity
-                   labelling  zones  rows
-                   expressions  parsing  folding  ranges  lowering  wholes  evaluation
-                   merging  averaging
-    1  errors  grid  metadata  labels  options  files  gaps  positioned  timing  showing        ground
+    6  doors       accessor, backend, cli      .dr, xarray's engine "kea", the command: each line calls one public function
+    5  running/    arrays into files           write_raster, process, explain, check_overlap, cluster; resume, progress, report
+    4  lazy/       xarray and dask             open_raster, apply, calc, mosaic, align, label, predict; computes and writes nothing
+    3  formats/    one module a format         rasterio and h5py: GeoTIFF, COG, KEA; what serves windows, what takes blocks
+    2  blocks/     NumPy only                  what is done to one block: codecs, statistics, overviews, expressions, merging
+    1  ground      errors, grid, options ...   values that all floors share; files that appear whole or not at all
 """
 
 from daskraster import accessor as _accessor  # noqa: F401 - registers .dr
@@ -50,6 +36,7 @@ from daskraster.errors import (
 from daskraster.formats.attribute_tables import read_attribute_table
 from daskraster.formats.kea_tables import write_attribute_table
 from daskraster.grid import Grid, Window
+from daskraster.lazy.aligning import align
 from daskraster.lazy.calculating import calc
 from daskraster.lazy.functions import Block
 from daskraster.lazy.labelling import label
@@ -87,6 +74,7 @@ __all__ = [
     "RasterWriteError",
     "Window",
     "WriteReport",
+    "align",
     "apply",
     "calc",
     "check_overlap",
