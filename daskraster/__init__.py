@@ -21,14 +21,16 @@ The house has six floors; a module imports only from floors below its own::
                    kea_tables  kea_columns  kea_statistics  kea_texts
     2  blocks/     codecs  tiling  conversion  masking  scratch     NumPy only: what is done to one block
                    shuffle  statistics  bins  results  overviews
-    1  errors  grid  metadata  options  files  gaps  positioned  timing               ground
+    1  errors  grid  metadata  options  files  gaps  positioned  writers  timing      ground
 """
 
 from daskraster import accessor as _accessor  # noqa: F401 - registers .dr
 from daskraster.errors import (
     BlockResultError,
+    ClusterError,
     DaskRasterError,
     DaskRasterWarning,
+    FunctionPicklingError,
     GridMismatchError,
     OptionError,
     RasterArrayError,
@@ -36,6 +38,7 @@ from daskraster.errors import (
     RasterNotFoundError,
     RasterReadError,
     RasterWriteError,
+    WorkerError,
 )
 from daskraster.formats.kea_tables import read_attribute_table, write_attribute_table
 from daskraster.grid import Grid, Window
@@ -50,8 +53,10 @@ __all__ = [
     "INHERIT",
     "Block",
     "BlockResultError",
+    "ClusterError",
     "DaskRasterError",
     "DaskRasterWarning",
+    "FunctionPicklingError",
     "Grid",
     "GridMismatchError",
     "OptionError",
@@ -61,6 +66,7 @@ __all__ = [
     "RasterReadError",
     "RasterWriteError",
     "Window",
+    "WorkerError",
     "WriteReport",
     "apply",
     "open_raster",

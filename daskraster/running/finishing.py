@@ -47,8 +47,10 @@ def finish(sinks: Sequence[Sink], gatherings: Sequence[Gathering], finished: fro
     ]
 
 
-def reports(metadatas: Sequence[RasterMetadata], outputs: Sequence[Finished], seconds: float) -> list[WriteReport]:
-    """What each finished output tells."""
+def reports(
+    metadatas: Sequence[RasterMetadata], outputs: Sequence[Finished], seconds: float, *, resumed: Sequence[int] = ()
+) -> list[WriteReport]:
+    """What each finished output tells; ``resumed``: blocks of each that an earlier run had finished."""
     return [
         WriteReport(
             path=output.sink.target,
@@ -64,8 +66,9 @@ def reports(metadatas: Sequence[RasterMetadata], outputs: Sequence[Finished], se
             file_nbytes=output.file_nbytes,
             peak_nbytes=peak_nbytes(),
             stage_seconds=_stage_seconds(output.gathering.receipts),
+            resumed_blocks=count,
         )
-        for metadata, output in zip(metadatas, outputs, strict=True)
+        for metadata, output, count in zip(metadatas, outputs, resumed or [0] * len(outputs), strict=True)
     ]
 
 
