@@ -104,6 +104,7 @@ def main() -> None:
     source, suffix = str(base / "in.tif"), "kea" if kind == "kea" else "tif"
     whole = base / f"whole.{suffix}"
     answer = base / "answer.json"
+    in_child(lambda: write(source, whole, kind, address, resume=False), answer)  # warms up workers
     begin = time.perf_counter()
     told = in_child(lambda: write(source, whole, kind, address, resume=False), answer)
     seconds = time.perf_counter() - begin
@@ -114,9 +115,11 @@ def main() -> None:
         done = in_child(
             lambda target=target: write(source, target, kind, address, resume=False),
             answer,
-            kill_after=rng.uniform(0.1, 0.95) * seconds,
+            kill_after=rng.uniform(0.3, 0.9) * seconds,
         )
-        kept = target.read_bytes() == b"what stood there" or done is not None or not any(base.glob(f".out{number}.*.part"))
+        kept = (
+            target.read_bytes() == b"what stood there" or done is not None or not any(base.glob(f".out{number}.*.part"))
+        )
         again = in_child(lambda target=target: write(source, target, kind, address, resume=True), answer)
         same = in_child(lambda target=target: repr(contents(target)), answer) == due
         line = {
