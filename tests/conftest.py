@@ -101,7 +101,7 @@ def cluster() -> Iterator[Any]:
     distributed = pytest.importorskip("distributed")
     with (
         warnings.catch_warnings(),
-        distributed.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None, memory_limit=None) as local,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0", memory_limit=None) as local,
     ):
         warnings.simplefilter("ignore")
         yield local

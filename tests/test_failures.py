@@ -104,7 +104,7 @@ def mortal() -> Any:
     distributed = pytest.importorskip("distributed")
     with dask.config.set({"distributed.scheduler.allowed-failures": 1, "distributed.comm.timeouts.connect": "20s"}):
         with distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit=None, silence_logs=50
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", memory_limit=None, silence_logs=50
         ) as cluster:
             yield cluster
 
@@ -192,11 +192,11 @@ def test_the_input_goes_meanwhile(harm: str, image: Any, tmp_path: Path) -> None
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Any:
-    """A disk of 2 MB, remounted as a test likes."""
+    """A disk of 8 MB, remounted as a test likes."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = shutil.which("mount")
-    command = [str(mount), "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    command = [str(mount), "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
     if mount is None or os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("mounting a small disk takes root; RLIMIT_FSIZE is tried in test_writing")
     yield folder
@@ -214,7 +214,7 @@ def test_the_disk_is_full_at_any_point(suffix: str, small_disk: Path, make_raste
     for number in range(5):
         filler = small_disk / "filler"
         room = int(rng.integers(4096, 600_000))
-        filler.write_bytes(b"x" * max(2 * 2**20 - 16_384 - room, 0))
+        filler.write_bytes(b"x" * max(8 * 2**20 - 16_384 - room, 0))
         with pytest.raises(dr.RasterWriteError, match=r"No space left|too large"):
             dr.write_raster(image, target, progress=False, blocksize=64, keep_partial=bool(number % 2))
         assert target.read_bytes() == b"what stood there"

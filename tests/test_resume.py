@@ -141,7 +141,7 @@ def test_from_threads_to_a_cluster_and_back(client: Any, image: Any, tmp_path: P
         stopped(image, target)
     with pytest.raises(ZeroDivisionError):
         dr.write_raster(
-            dr.apply(Stops(1), image, with_block=True, dtype="uint16", bands=1), target, resume=True, **QUIET
+            dr.apply(Stops(0), image, with_block=True, dtype="uint16", bands=1), target, resume=True, **QUIET
         )
     with dask.config.set(scheduler="threads"):
         again = dr.apply(Stops(None), image, with_block=True, dtype="uint16", bands=1)
@@ -254,8 +254,8 @@ def test_with_nothing_to_resume_it_starts_afresh(image: Any, tmp_path: Path) -> 
 
 
 def test_a_failing_run_keeps_only_what_was_asked_for(image: Any, tmp_path: Path) -> None:
-    result = dr.apply(Stops(5), image, with_block=True, dtype="uint16", bands=1)
     for options, kept in (({}, False), ({"keep_partial": False}, False), ({"resume": True}, True)):
+        result = dr.apply(Stops(5), image, with_block=True, dtype="uint16", bands=1)
         with pytest.raises(ZeroDivisionError):
             dr.write_raster(result, tmp_path / "out.tif", **QUIET, **options)
         assert bool(leftovers(tmp_path, "in.tif")) == kept

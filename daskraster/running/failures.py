@@ -148,5 +148,5 @@ def _steps(value: Any) -> list[FunctionStep]:
         return [step for part in value.values() for step in _steps(part)]
     if isinstance(value, list | tuple):
         return [step for part in value for step in _steps(part)]
-    parts = [getattr(value, name) for name in ("func", "args", "kwargs") if hasattr(value, name)]
+    parts = [getattr(value, name) for name in ("func", "args", "kwargs", "value") if hasattr(value, name)]
     return [step for part in parts for step in _steps(part)] if hasattr(value, "dependencies") else []
