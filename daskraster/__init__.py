@@ -13,6 +13,8 @@ The house has six floors; a module imports only from floors below its own::
     6  accessor  backend                                 the doors: each line calls one public function
     5  running/    writing  outputs  pyramid  gathering             arrays into files
                    engines  waves  delaying  finishing  progress  report
+                   resuming  journal  records  leftovers  locking
+                   fingerprint  keeping  failures
     4  lazy/       opening  neighbourhood  functions  arrays        xarray and dask; computes and writes nothing
                    georeference  sources
     3  formats/    protocols  choosing  tiles  tilecache            one module a format; rasterio and h5py

@@ -6,6 +6,7 @@ another one goes on with it; the result is compared with an uninterrupted file. 
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -99,6 +100,8 @@ def main() -> None:
     folder, kind, kills, seed, *rest = sys.argv[1:]
     address = rest[0] if rest else None
     journal.FLUSH_SECONDS = 0.02
+    if address is not None:
+        importlib.import_module("distributed")  # once, not in every child
     rng = random.Random(int(seed))
     base = Path(folder)
     source, suffix = str(base / "in.tif"), "kea" if kind == "kea" else "tif"

@@ -90,7 +90,7 @@ def test_killed_on_threads_and_gone_on_with(tmp_path: Path, kind: str, count: in
         assert any(line["resumed"] for line in lines)
 
 
-@pytest.mark.parametrize(("kind", "count"), [("tif", 4), ("cog", 3), ("kea", 3)])
+@pytest.mark.parametrize(("kind", "count"), [("cog", 5), ("kea", 5)])
 def test_killed_on_a_cluster_and_gone_on_with(cluster: Any, tmp_path: Path, kind: str, count: int) -> None:
     """The leading process dies; the workers live, and may still write what they were at."""
     lines = killed(tmp_path, kind, count, cluster.scheduler_address)
