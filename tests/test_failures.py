@@ -19,7 +19,6 @@ from daskraster.running.keeping import is_batch, keeps_partial, mark_as_batch
 from tests.conftest import MakeRaster, pixels, read
 
 QUIET: Any = {"progress": False, "blocksize": 32}
-HERE = threading.Lock()  # something that belongs to this process
 
 
 def leftovers(folder: Path, *known: str) -> list[str]:
@@ -90,9 +89,11 @@ def test_what_cannot_be_sent_is_said_before_anything_runs(client: Any, image: An
             return block
 
     for scheduler in (None, "processes"):
-        with dask.config.set({} if scheduler is None else {"scheduler": scheduler}):
-            with pytest.raises(dr.FunctionPicklingError, match="the function holds cannot be sent .*lock"):
-                dr.write_raster(applied(holds, image), tmp_path / "out.tif", **QUIET)
+        with (
+            dask.config.set({} if scheduler is None else {"scheduler": scheduler}),
+            pytest.raises(dr.FunctionPicklingError, match=r"the function holds cannot be sent .*lock"),
+        ):
+            dr.write_raster(applied(holds, image), tmp_path / "out.tif", **QUIET)
     assert leftovers(tmp_path, "in.tif") == []
     with dask.config.set(scheduler="threads"):
         dr.write_raster(applied(holds, image), tmp_path / "out.tif", **QUIET)
@@ -102,11 +103,13 @@ def test_what_cannot_be_sent_is_said_before_anything_runs(client: Any, image: An
 def mortal() -> Any:
     """A cluster whose workers may die, one with a block at most twice."""
     distributed = pytest.importorskip("distributed")
-    with dask.config.set({"distributed.scheduler.allowed-failures": 1, "distributed.comm.timeouts.connect": "20s"}):
-        with distributed.LocalCluster(
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, dashboard_address=":0", memory_limit=None, silence_logs=50
-        ) as cluster:
-            yield cluster
+        ) as cluster,
+    ):
+        yield cluster
 
 
 def test_a_dead_worker_costs_its_blocks_only(mortal: Any, image: Any, tmp_path: Path) -> None:
@@ -158,7 +161,7 @@ def test_a_worker_without_a_package(mortal: Any, image: Any, tmp_path: Path) -> 
 
     with (
         Client(mortal),
-        pytest.raises(dr.WorkerError, match="No module named .*; install there what is installed here"),
+        pytest.raises(dr.WorkerError, match=r"No module named .*; install there what is installed here"),
     ):
         dr.write_raster(applied(wants, image), tmp_path / "out.tif", retries=0, **QUIET)
 
@@ -184,9 +187,11 @@ def test_the_input_goes_meanwhile(harm: str, image: Any, tmp_path: Path) -> None
             (tmp_path / "in.tif").unlink() if harm == "vanished" else os.truncate(tmp_path / "in.tif", 100)
         return block
 
-    with dask.config.set(scheduler="synchronous"):
-        with pytest.raises(dr.RasterReadError, match="is gone|changed after it was opened"):
-            dr.write_raster(applied(harms, image), tmp_path / "out.tif", **QUIET)
+    with (
+        dask.config.set(scheduler="synchronous"),
+        pytest.raises(dr.RasterReadError, match=r"is gone|changed after it was opened"),
+    ):
+        dr.write_raster(applied(harms, image), tmp_path / "out.tif", **QUIET)
     assert leftovers(tmp_path, "in.tif") == []
 
 

@@ -79,7 +79,7 @@ def test_receipts_come_back(dtype: str, seed: int, empty: bool) -> None:
 def test_no_array_of_objects_is_made(dtype: str) -> None:
     record = pack({"kind": "block"}, [np.zeros(3)]).replace(b'"<f8"', f'"{dtype}"'.encode())
     text = record[4:]
-    with pytest.raises(ValueError, match="an array of|no record|Expecting|Extra|Unterminated|delimiter"):
+    with pytest.raises(ValueError, match=r"an array of|no record|Expecting|Extra|Unterminated|delimiter"):
         unpack(len(text.split(b"}")[0] + b"}").to_bytes(4, "little") + text)
 
 
