@@ -144,7 +144,7 @@ def test_a_block_that_kills_workers_is_given_up(mortal: Any, image: Any, tmp_pat
 
     (tmp_path / "out.tif").write_bytes(b"what stood there")
     with Client(mortal) as client:
-        with pytest.raises(dr.WorkerError, match=r"Window\(row_off=64, col_off=32.* 2 workers died .*memory"):
+        with pytest.raises(dr.WorkerError, match=r"Window\(.* 2 workers died .*memory"):
             dr.write_raster(applied(dies, image), tmp_path / "out.tif", **QUIET)
         client.wait_for_workers(2)
     assert (tmp_path / "out.tif").read_bytes() == b"what stood there"

@@ -88,7 +88,7 @@ def of_worker(error: BaseException, what: str, retries: int) -> BaseException:
         last = getattr(getattr(error, "last_worker", None), "address", "unknown")
         told: BaseException = WorkerError(
             f"{what} was given up: {tries} workers died while they had it, the last one was {last}. Most often they ran out of memory: "
-            "give each worker more memory or fewer threads, or make blocks smaller with chunks=; the workers' logs say more"
+            "give each worker more memory or fewer threads, or make blocks smaller with chunks=; the workers' logs say more. (The cause may be another block that they had at the same time.)"
         )
         told.__cause__ = error
         return told
