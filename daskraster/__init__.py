@@ -21,9 +21,11 @@ The house has six floors; a module imports only from floors below its own. READM
 from daskraster import accessor as _accessor  # noqa: F401 - registers .dr
 from daskraster.errors import (
     BlockResultError,
+    ClusterError,
     DaskRasterError,
     DaskRasterWarning,
     ExpressionError,
+    FunctionPicklingError,
     GridMismatchError,
     OptionError,
     RasterArrayError,
@@ -32,6 +34,7 @@ from daskraster.errors import (
     RasterNotFoundError,
     RasterReadError,
     RasterWriteError,
+    WorkerError,
 )
 from daskraster.formats.attribute_tables import read_attribute_table
 from daskraster.formats.kea_tables import write_attribute_table
@@ -58,9 +61,11 @@ __all__ = [
     "INHERIT",
     "Block",
     "BlockResultError",
+    "ClusterError",
     "DaskRasterError",
     "DaskRasterWarning",
     "ExpressionError",
+    "FunctionPicklingError",
     "Grid",
     "GridMismatchError",
     "OptionError",
@@ -73,6 +78,7 @@ __all__ = [
     "RasterReadError",
     "RasterWriteError",
     "Window",
+    "WorkerError",
     "WriteReport",
     "align",
     "apply",

@@ -14,9 +14,13 @@
     |   `-- RasterReadError       (OSError)       a window that could not be read, or a file that changed meanwhile
     |       `-- RasterNotFoundError (FileNotFoundError)  no such file
     |-- the function is wrong: look at the function
-    |   `-- BlockResultError      (ValueError)    a block came back with another shape or dtype than was due, or not at all
-    `-- the output is in trouble: look at the disk, then run again
-        `-- RasterWriteError      (OSError)       a block or header that could not be written, tiles that are missing
+    |   |-- BlockResultError      (ValueError)    a block came back with another shape or dtype than was due, or not at all
+    |   `-- FunctionPicklingError (TypeError)     it cannot be sent to worker processes
+    |-- the output is in trouble: look at the disk, then run again
+    |   `-- RasterWriteError      (OSError)       a block or header that could not be written, tiles that are missing
+    `-- the cluster is in trouble: ask the batch system
+        |-- ClusterError          (RuntimeError)  a job that was refused, workers that did not come
+        `-- WorkerError           (RuntimeError)  workers that died with a block, or lack a package: look at their memory and logs
 
     DaskRasterWarning             (UserWarning)   said once, where a default had to give way
 
@@ -69,8 +73,20 @@ class BlockResultError(DaskRasterError, ValueError):
     """The function returned a block of another shape or dtype than was due, no file where one was due, or its process died."""
 
 
+class FunctionPicklingError(DaskRasterError, TypeError):
+    """The function, or what it holds, cannot be sent to worker processes."""
+
+
 class RasterWriteError(DaskRasterError, OSError):
     """A block or a header could not be written, or tiles are missing at the end."""
+
+
+class ClusterError(DaskRasterError, RuntimeError):
+    """A batch system refused a job, or workers did not come; the batch system's own words are in the message."""
+
+
+class WorkerError(DaskRasterError, RuntimeError):
+    """Workers died with a block again and again, cannot run it for want of a package, or are out of reach."""
 
 
 class DaskRasterWarning(UserWarning):

@@ -14,6 +14,8 @@ process, ``reserve`` for parts appended as such; when the reserve is full they g
 
     header | front | reserve: region | region | ... | region | region | ...
 
+A file that a stopped run has left is filled on by the next run: behind all that may have been written before, in extents of its own.
+
 An extent is claimed by creating an empty file of its number in a folder beside the partial file, with O_EXCL: the one operation
 that is atomic on every file system, network disks included, and needs neither a lock nor a server nor a scheduler that
 knows about us. The rest of a last extent stays empty until `close_gaps` moves the file's last regions into it.
@@ -21,14 +23,11 @@ knows about us. The rest of a last extent stays empty until `close_gaps` moves t
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import secrets
 import shutil
-import socket
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,11 +38,40 @@ from numpy.typing import NDArray
 from daskraster.errors import RasterWriteError
 from daskraster.gaps import Gaps
 from daskraster.grid import round_up
-from daskraster.positioned import Buffer, nbytes_of, read_at, sync_folder, write_all
+from daskraster.positioned import Buffer, read_at, sync_folder, write_all
+from daskraster.writers import (
+    RESERVED,
+    Room,
+    Rooms,
+    close_writers,
+    may_be_alive,
+    process_name,
+    stop_writing,
+    sync_writing,
+    writer_of,
+)
+
+__all__ = ["PAGE_NBYTES", "SIDECARS", "PartialFile", "process_name", "stop_writing", "sync_writing", "writable_target"]
 
 PAGE_NBYTES = 4096  # extents begin on pages, so that two machines never write the same one
 SIDECARS = (".aux.xml", ".ovr", ".msk")  # what GDAL would read beside a new file of the old name
-RESERVED = "reserve-"  # before the number of an extent of the reserve
+NAME_LENGTH = 100  # of the target's name in that of the partial file; a file name ends at 255 bytes
+SUFFIX = ".part"
+TOKEN_NBYTES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftover:
+    """What earlier runs have left of an output."""
+
+    path: Path
+    """The partial file."""
+    runs: Sequence[Mapping[str, int]]
+    """What `PartialFile.geometry` said in each of them."""
+    offsets: NDArray[np.int64]
+    """Where each region begins that is to be kept."""
+    sizes: NDArray[np.int64]
+    """How many bytes each of them has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +96,14 @@ class PartialFile:
     """Room behind the front for what is appended with ``reserved``."""
     mode: int = field(default=0o644)
     """Permissions the finished file gets."""
+    run: int = 0
+    """Number of the run that writes it; resumed runs count on."""
+    reserve_from: int = 0
+    """What lies before in the reserve belongs to earlier runs."""
+    main_from: int = 0
+    """What lies before, and behind the reserve, belongs to earlier runs."""
+    fenced: tuple[tuple[int, int], ...] = ()
+    """Offset and size of extents that processes of an earlier run may still write."""
 
     @classmethod
     def create(
@@ -98,8 +134,8 @@ class PartialFile:
             The folder is missing, not a folder, or cannot be written to; the target is a folder.
         """
         target = writable_target(target)
-        # A file name ends at 255 bytes; a long one is told apart by its random part.
-        path = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}.part")
+        # Long names that begin alike are told apart by the random part.
+        path = target.with_name(f"{partial_prefix(target)}{secrets.token_hex(TOKEN_NBYTES)}{SUFFIX}")
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         except OSError as error:
@@ -129,10 +165,83 @@ class PartialFile:
         partial.claims.mkdir(mode=0o700)
         return partial
 
+    @classmethod
+    def reopen(cls, target: Path, leftover: Leftover, *, extent_nbytes: int | None = None) -> PartialFile:
+        """A partial file that earlier runs have left, ready to be filled on; its header is that of the earlier run.
+
+        Parameters
+        ----------
+        target, extent_nbytes
+            As in `create`, for this run.
+        leftover
+            Of the same target.
+
+        Raises
+        ------
+        RasterWriteError
+            The folder cannot be written to any more.
+        """
+        runs, path = leftover.runs, leftover.path
+        fields = {name: runs[0][name] for name in ("start", "front_nbytes", "reserve_nbytes", "mode")}
+        earlier = [cls(target=target, path=path, **_geometry(run)) for run in runs]
+        claimed = [extent for run in earlier for extent in run.claimed()]
+        begins = np.concatenate([leftover.offsets, np.array([begin for begin, _, _ in claimed], np.int64)])
+        ends = begins + np.concatenate([leftover.sizes, np.array([size for _, size, _ in claimed], np.int64)])
+        reserve = fields["start"] + fields["front_nbytes"]
+        main = reserve + fields["reserve_nbytes"]
+        in_reserve = ends[(begins >= reserve) & (begins < main)]
+        behind = max(main, path.stat().st_size, int(ends.max(initial=0)))
+        partial = cls(
+            target=writable_target(target),
+            path=path,
+            extent_nbytes=None if extent_nbytes is None else round_up(extent_nbytes, PAGE_NBYTES),
+            run=max(run.run for run in earlier) + 1,
+            reserve_from=min(round_up(int(in_reserve.max(initial=reserve)), PAGE_NBYTES), main),
+            main_from=round_up(behind, PAGE_NBYTES),
+            fenced=tuple((begin, size) for begin, size, process in claimed if may_be_alive(process)),
+            **fields,
+        )
+        if extent_nbytes is not None:
+            partial.claims.mkdir(mode=0o700)
+        return partial
+
     @property
     def claims(self) -> Path:
-        """Folder of the claimed extents' numbers."""
-        return self.path.with_name(self.path.name + ".extents")
+        """Folder of the numbers of the extents that this run has claimed."""
+        return self.path.with_name(f"{self.path.name}.extents{f'-{self.run}' if self.run else ''}")
+
+    @property
+    def rooms(self) -> Rooms:
+        """Where this run may write."""
+        reserve = self.start + self.front_nbytes
+        main = reserve + self.reserve_nbytes
+        return Rooms(
+            target=self.target,
+            path=self.path,
+            run=self.run,
+            claims=self.claims,
+            extent_nbytes=self.extent_nbytes,
+            reserve=Room(name=RESERVED, begin=max(reserve, self.reserve_from), end=main),
+            main=Room(name="", begin=max(main, self.main_from), end=None),
+        )
+
+    @property
+    def geometry(self) -> dict[str, int]:
+        """What a later run must know to fill the file on; see `reopen`."""
+        names = ("start", "front_nbytes", "reserve_nbytes", "mode", "run", "reserve_from", "main_from")
+        return {**{name: getattr(self, name) for name in names}, "extent_nbytes": self.extent_nbytes or 0}
+
+    def claimed(self) -> list[tuple[int, int, str]]:
+        """Offset, size and process of each extent that this run has claimed."""
+        if self.extent_nbytes is None or not self.claims.is_dir():
+            return []
+        begins = {room.name: room.begin for room in (self.rooms.reserve, self.rooms.main)}
+        found: list[tuple[int, int, str]] = []
+        for claim in self.claims.iterdir():
+            room = RESERVED if claim.name.startswith(RESERVED) else ""
+            begin = begins[room] + int(claim.name.removeprefix(room)) * self.extent_nbytes
+            found.append((begin, self.extent_nbytes, claim.read_text()))
+        return found
 
     def append(self, parts: Sequence[Buffer], *, reserved: bool = False) -> list[int]:
         """Write each part somewhere after the header and return where each begins, in order.
@@ -145,23 +254,33 @@ class PartialFile:
         RasterWriteError
             The disk is full, or the partial file is gone (finished, discarded, or on a disk this machine does not see).
         """
-        return _writer(self).append(parts, reserved=reserved)
+        return writer_of(self.rooms).append(parts, reserved=reserved)
 
     def patch(self, offset: int, content: bytes) -> None:
         """Overwrite bytes at ``offset``: what is only known at the end, in the header."""
-        with _writer(self).descriptor() as descriptor:
+        with writer_of(self.rooms).descriptor() as descriptor:
             write_all(descriptor, [content], offset, target=self.target)
 
     def append_tail(self, content: bytes, *, align: int = 1) -> int:
         """Write ``content`` behind everything, aligned, and return its offset; after `close_gaps`, in one process only."""
-        with _writer(self).descriptor() as descriptor:
+        with writer_of(self.rooms).descriptor() as descriptor:
             offset = round_up(os.fstat(descriptor).st_size, align)
             write_all(descriptor, [content], offset, target=self.target)
         return offset
 
+    def sync(self) -> None:
+        """Wait until the disk has what was written, by whichever process of this machine.
+
+        Raises
+        ------
+        RasterWriteError
+            The disk refused, or somebody removed the file.
+        """
+        writer_of(self.rooms).sync()
+
     def read(self, offset: int, nbytes: int) -> bytes:
         """Bytes of the partial file, as many as there are."""
-        with _writer(self).descriptor() as descriptor:
+        with writer_of(self.rooms).descriptor() as descriptor:
             return read_at(descriptor, nbytes, offset)
 
     def close_gaps(
@@ -184,7 +303,7 @@ class PartialFile:
         """
         fenced = self._fenced(finished)
         shutil.rmtree(self.claims, ignore_errors=True)
-        with _writer(self).descriptor() as descriptor:
+        with writer_of(self.rooms).descriptor() as descriptor:
             gaps = Gaps(descriptor=descriptor, start=self.start, target=self.target, fenced=fenced)
             result, end = gaps.fill(offsets, sizes)
             if self.front_nbytes and not fenced:
@@ -195,17 +314,9 @@ class PartialFile:
 
     def _fenced(self, finished: frozenset[str] | None) -> list[tuple[int, int]]:
         """Offset and size of the extents of processes that may still write."""
-        if finished is None or self.extent_nbytes is None or not self.claims.is_dir():
-            return []
-        reserve = self.start + self.front_nbytes
-        begins = {RESERVED: reserve, "": reserve + self.reserve_nbytes}
-        fenced: list[tuple[int, int]] = []
-        for claim in self.claims.iterdir():
-            room = RESERVED if claim.name.startswith(RESERVED) else ""
-            if claim.read_text() not in finished:
-                number = int(claim.name.removeprefix(room))
-                fenced.append((begins[room] + number * self.extent_nbytes, self.extent_nbytes))
-        return fenced
+        if finished is None:
+            return list(self.fenced)
+        return [*self.fenced, *((begin, size) for begin, size, process in self.claimed() if process not in finished)]
 
     def publish(self) -> int:
         """Flush, rename onto the target, remove the sidecars of a replaced file; return the size in bytes.
@@ -215,7 +326,7 @@ class PartialFile:
         RasterWriteError
             The last flush or the rename failed; the target is untouched and the partial file removed.
         """
-        writer = _writer(self)
+        writer = writer_of(self.rooms)
         try:
             with writer.descriptor() as descriptor:
                 os.fsync(descriptor)
@@ -234,17 +345,18 @@ class PartialFile:
 
     def discard(self) -> None:
         """Remove every trace; waits for writes under way in this process. Calling it twice is harmless."""
-        with _registry_lock:
-            writer = _writers.get(self.path)
-        if writer is not None:
-            writer.close()
+        close_writers(self.path, forget=False)
         self.path.unlink(missing_ok=True)
         self._forget()
 
+    def release(self) -> None:
+        """Close it in this process and leave it where it is, for a later run; waits for writes under way."""
+        close_writers(self.path, forget=False)
+
     def _forget(self) -> None:
-        with _registry_lock:
-            _writers.pop(self.path, None)
-        shutil.rmtree(self.claims, ignore_errors=True)
+        close_writers(self.path, forget=True)
+        for run in range(self.run + 1):
+            shutil.rmtree(dataclasses.replace(self, run=run).claims, ignore_errors=True)
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         if self.extent_nbytes is None:
@@ -272,183 +384,14 @@ def writable_target(target: Path) -> Path:
     return target
 
 
+def partial_prefix(target: Path) -> str:
+    """How the names of all partial files of a target begin; two targets may share it where their names are very long."""
+    return f".{target.name[:NAME_LENGTH]}."
+
+
+def _geometry(run: Mapping[str, int]) -> dict[str, Any]:
+    return {**run, "extent_nbytes": run["extent_nbytes"] or None}
+
+
 def _unpickle(fields: dict[str, Any]) -> PartialFile:
     return PartialFile(**fields)
-
-
-class _Room:
-    """The free bytes of a part of the file; one call at a time, under the writer's lock."""
-
-    def __init__(self, partial: PartialFile, begin: int, end: int | None, name: str) -> None:
-        self._begin = self._next = begin
-        self._end = end
-        self._name = name
-        self._extent_nbytes = partial.extent_nbytes
-        self._claims = partial.claims
-        self._stop = end if partial.extent_nbytes is None else begin
-        self._last_extent = -1
-
-    def take(self, sizes: Sequence[int]) -> tuple[int, int] | None:
-        """How many of the parts fit into the next run of free bytes, and where it begins; None where not even one does."""
-        while self._stop is not None and self._next + sizes[0] > self._stop:
-            if not self._claim():
-                return None
-        offset, count = self._next, 0
-        for size in sizes:
-            if self._stop is not None and self._next + size > self._stop:
-                break
-            self._next += size
-            count += 1
-        return count, offset
-
-    def _claim(self) -> bool:
-        """Take the next free extent, if there is one; one that follows on is joined to what is left of the last one."""
-        if self._extent_nbytes is None:
-            return False
-        number = self._last_extent + 1
-        while True:
-            begin = self._begin + number * self._extent_nbytes
-            if self._end is not None and begin + self._extent_nbytes > self._end:
-                return False
-            if _create_exclusive(self._claims / f"{self._name}{number}", process_name()):
-                break
-            number += 1
-        self._last_extent = number
-        if begin != self._stop:
-            self._next = begin
-        self._stop = begin + self._extent_nbytes
-        return True
-
-
-class _Writer:
-    """This process's open descriptor of one partial file, and the free bytes it may hand out."""
-
-    def __init__(self, partial: PartialFile) -> None:
-        self._partial = partial
-        self._changed = threading.Condition()
-        self._users = 0
-        self._closed = False
-        self._stopped = False
-        reserve = partial.start + partial.front_nbytes
-        self._reserve = _Room(partial, reserve, reserve + partial.reserve_nbytes, RESERVED)
-        self._main = _Room(partial, reserve + partial.reserve_nbytes, None, "")
-        try:
-            self._descriptor = os.open(partial.path, os.O_RDWR | getattr(os, "O_BINARY", 0))
-        except FileNotFoundError as error:
-            raise RasterWriteError(
-                f"the partial output {partial.path} is not there: the run was stopped, or this machine does not see that disk"
-            ) from error
-
-    @contextlib.contextmanager
-    def descriptor(self) -> Iterator[int]:
-        """The open descriptor, kept open for as long as the block runs.
-
-        A closed descriptor's number is given to the next file opened: a late thread would write into a stranger's file.
-
-        Raises
-        ------
-        RasterWriteError
-            The run was stopped.
-        """
-        with self._changed:
-            if self._closed:
-                raise RasterWriteError(f"the partial output {self._partial.path} is closed: the run was stopped")
-            self._users += 1
-        try:
-            yield self._descriptor
-        finally:
-            with self._changed:
-                self._users -= 1
-                self._changed.notify_all()
-
-    def append(self, parts: Sequence[Buffer], *, reserved: bool) -> list[int]:
-        """See `PartialFile.append`.
-
-        Raises
-        ------
-        RasterWriteError
-            The run is over, or the disk refused.
-        """
-        offsets: list[int] = []
-        with self.descriptor() as descriptor:
-            if self._stopped:
-                raise RasterWriteError(f"the partial output {self._partial.path} takes no more blocks: the run is over")
-            rest = list(parts)
-            while rest:
-                count, offset = self._take([nbytes_of(part) for part in rest], reserved=reserved)
-                write_all(descriptor, rest[:count], offset, target=self._partial.target)
-                for part in rest[:count]:
-                    offsets.append(offset)
-                    offset += nbytes_of(part)
-                rest = rest[count:]
-        return offsets
-
-    def _take(self, sizes: Sequence[int], *, reserved: bool) -> tuple[int, int]:
-        with self._changed:
-            taken = self._reserve.take(sizes) if reserved else None
-            taken = taken or self._main.take(sizes)
-        assert taken is not None, "the last part of a file has no end"
-        return taken
-
-    def stop(self) -> None:
-        """Refuse further appends; return when those under way are through."""
-        with self._changed:
-            self._stopped = True
-            self._changed.wait_for(lambda: self._users == 0)
-
-    def close(self) -> None:
-        """Refuse new users, wait for those at work, close."""
-        with self._changed:
-            if self._closed:
-                return
-            self._closed = True
-            self._changed.wait_for(lambda: self._users == 0)
-        os.close(self._descriptor)
-
-
-_writers: dict[Path, _Writer] = {}
-_registry_lock = threading.Lock()
-
-
-def _writer(partial: PartialFile) -> _Writer:
-    """This process's writer of a partial file; those of outputs finished or discarded elsewhere are closed on the way."""
-    with _registry_lock:
-        writer = _writers.get(partial.path)
-        if writer is None:
-            for path in [path for path in _writers if not path.exists()]:
-                _writers.pop(path).close()
-            writer = _writers[partial.path] = _Writer(partial)
-        return writer
-
-
-def _create_exclusive(path: Path, content: str) -> bool:
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise RasterWriteError(
-            f"cannot claim room in the output by creating {path}: {error.strerror or error}"
-        ) from error
-    try:
-        os.write(descriptor, content.encode())
-    finally:
-        os.close(descriptor)
-    return True
-
-
-def process_name() -> str:
-    """This process, among those of all machines that write one file."""
-    return f"{socket.gethostname()} {os.getpid()}"
-
-
-def stop_writing(path: Path) -> str:
-    """Refuse every further `PartialFile.append` to the partial file ``path`` in this process; return `process_name`.
-
-    Waits for writes under way. Reading and patching go on: the leading process may be the same one.
-    """
-    with _registry_lock:
-        writer = _writers.get(path)
-    if writer is not None:
-        writer.stop()
-    return process_name()

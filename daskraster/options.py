@@ -55,6 +55,7 @@ COMPRESSIONS = (
     "webp",
 )
 MAX_TILE = 16384
+MAX_RETRIES = 1000
 PREDICTABLE = ("deflate", "zstd", "lzw")
 """Compressions that TIFF readers combine with a predictor."""
 
@@ -94,6 +95,10 @@ class WriteKeywords(TypedDict, total=False):
     overviews: bool | Sequence[int]
     overview_resampling: str | None
     progress: bool
+    resume: bool
+    keep_partial: bool | None
+    retries: int | None
+    name: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,9 +157,19 @@ class WriteOptions:
     """average, nearest, mode or bilinear; None: average, and nearest for classes and palettes."""
     progress: bool = True
     """One progress line on a terminal, a widget in Jupyter, nothing elsewhere."""
+    resume: bool = False
+    """Go on with what a run that was killed or failed has left of this very output; with nothing left it starts afresh."""
+    keep_partial: bool | None = None
+    """Whether finished blocks are kept for ``resume`` when the run ends in an exception or is interrupted (when it is killed they always are);
+    None: with ``resume``, and on batch clusters."""
+    retries: int | None = None
+    """How often a block that raised is tried again before it stops the run; None: 2 on a cluster, 0 elsewhere."""
+    name: str | None = None
+    """A name for what is computed, by which the user vouches that the same name means the same function: ``resume`` then compares the name
+    and not the functions. None: functions are compared by their code."""
 
     def __post_init__(self) -> None:
-        for check in (self._check_codec, self._check_layout, self._check_overviews):
+        for check in (self._check_codec, self._check_layout, self._check_overviews, self._check_running):
             check()
 
     @classmethod
@@ -261,6 +276,16 @@ class WriteOptions:
                     "from 2, since each level is made of the one before"
                 )
 
+    def _check_running(self) -> None:
+        if not isinstance(self.resume, bool):
+            raise OptionError(f"resume={self.resume!r} must be True or False")
+        if self.retries is not None and (isinstance(self.retries, bool) or not 0 <= self.retries <= MAX_RETRIES):
+            raise OptionError(f"retries={self.retries!r} is out of range; it takes 0 to {MAX_RETRIES}")
+        if self.resume and self.keep_partial is False:
+            raise OptionError(
+                "resume=True does not go with keep_partial=False: what it resumes would be removed; leave one out"
+            )
+
     @property
     def tile_yx(self) -> tuple[int, int] | None:
         """``blocksize`` as a pair; None where it was left out."""
@@ -301,6 +326,10 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "overviews": (bool, list, tuple),
     "overview_resampling": (str,),
     "progress": (bool,),
+    "resume": (bool,),
+    "keep_partial": (bool,),
+    "retries": (int, np.integer),
+    "name": (str,),
 }
 
 

@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "daskraster"
-GROUND = {"errors", "grid", "metadata", "labels", "options", "files", "positioned", "gaps", "timing", "showing"}
+GROUND = {
+    "errors",
+    "grid",
+    "metadata",
+    "labels",
+    "options",
+    "files",
+    "positioned",
+    "writers",
+    "gaps",
+    "timing",
+    "showing",
+}
 FLOORS = [GROUND, {"blocks"}, {"formats"}, {"lazy"}, {"running"}, {"accessor", "backend", "cli"}]
 # What a floor may know of the world outside.
 FORBIDDEN = {

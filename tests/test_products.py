@@ -358,9 +358,9 @@ def test_a_repeated_block_counts_once(tmp_path: Path, monkeypatch: pytest.Monkey
     values = pixels((1, 200, 230))
     run = writing.run
 
-    def twice(outputs: Any, on_receipt: Any) -> None:
-        run(outputs, on_receipt)
-        run(outputs, on_receipt)
+    def twice(outputs: Any, on_receipt: Any, **how: Any) -> None:
+        run(outputs, on_receipt, **how)
+        run(outputs, on_receipt, **how)
 
     monkeypatch.setattr(writing, "run", twice)
     for driver, suffix in SUFFIXES.items():

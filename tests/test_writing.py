@@ -294,9 +294,9 @@ def test_a_lost_tile_is_not_published(make_raster: MakeRaster, tmp_path: Path, m
 
     image = dr.open_raster(make_raster(pixels((1, 64, 64))), chunks=32)
 
-    def loses_one(outputs: Any, on_receipt: Any) -> None:
+    def loses_one(outputs: Any, on_receipt: Any, **how: Any) -> None:
         taken: list[Any] = []
-        run(outputs, lambda number, receipt: taken.append((number, receipt)))
+        run(outputs, lambda number, receipt: taken.append((number, receipt)), **how)
         for number, receipt in taken[1:]:
             on_receipt(number, receipt)
 
@@ -317,9 +317,9 @@ def test_a_repeated_block_counts_once_and_leaves_no_room(
     plain = dr.write_raster(image, tmp_path / "out.tif", blocksize=16, **QUIET).file_nbytes
     run = writing.run
 
-    def twice(outputs: Any, on_receipt: Any) -> None:
-        run(outputs, on_receipt)
-        run(outputs, on_receipt)
+    def twice(outputs: Any, on_receipt: Any, **how: Any) -> None:
+        run(outputs, on_receipt, **how)
+        run(outputs, on_receipt, **how)
 
     monkeypatch.setattr(writing, "run", twice)
     report = dr.write_raster(image, tmp_path / "out.tif", blocksize=16, **QUIET)
@@ -373,7 +373,7 @@ def test_interrupted_by_the_keyboard(make_raster: MakeRaster, tmp_path: Path) ->
     assert process.stdout is not None
     for _ in range(6):
         assert process.stdout.readline() == "working\n"
-    assert len(leftovers(tmp_path, "in.tif")) == 1
+    assert len(leftovers(tmp_path, "in.tif")) == 2  # the partial file and its journal
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0

@@ -140,3 +140,8 @@ _ENCODERS: dict[str, Callable[[TileCodec, NDArray[Any]], Encoded]] = {
     "jpeg": _encode_jpeg,
     "webp": _encode_webp,
 }
+
+
+def checksum(content: Encoded) -> int:
+    """CRC32 of some bytes: by ISA-L, at 20 times zlib's 3 GB/s."""
+    return int(imagecodecs.isal_crc32(content))

@@ -45,7 +45,7 @@ from daskraster.blocks.results import BandStatistics, metadata_items
 from daskraster.blocks.tiling import TileArray, overview_levels
 from daskraster.blocks.validity import Validity
 from daskraster.errors import OptionError, RasterWriteError
-from daskraster.files import writable_target
+from daskraster.files import Leftover, writable_target
 from daskraster.formats import tiff
 from daskraster.formats.cog_order import LEADER_NBYTES, TRAILER_NBYTES, ghost, in_order
 from daskraster.formats.gdal_handles import quiet_gdal
@@ -104,10 +104,11 @@ class GeoTiffSink(TileSink):
         """GDAL's name of the format."""
         return "COG" if self.cloud else "GTiff"
 
-    def start(self, *, many_processes: bool) -> GeoTiffSink:
+    def start(self, *, many_processes: bool, leftover: Leftover | None = None) -> GeoTiffSink:
         """A sink with its partial file; see `Sink.start`."""
         ordered = self.cloud and not many_processes and self.metadata.nbytes <= ORDERED_NBYTES
-        started = TileSink.start(dataclasses.replace(self, ordered=ordered), many_processes=many_processes)
+        sink = dataclasses.replace(self, ordered=ordered)
+        started = TileSink.start(sink, many_processes=many_processes, leftover=leftover)
         try:
             if self.sidecar:
                 started._write_sidecar(document(self.metadata.bands, self.tables))

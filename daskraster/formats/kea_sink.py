@@ -28,7 +28,7 @@ from daskraster.blocks.shuffle import shuffle
 from daskraster.blocks.tiling import TileArray, overview_levels
 from daskraster.blocks.validity import Validity
 from daskraster.errors import OptionError, RasterFormatError
-from daskraster.files import writable_target
+from daskraster.files import Leftover, writable_target
 from daskraster.formats.attribute_tables import asked_tables, with_labels
 from daskraster.formats.kea_columns import KINDS, VLEN_TEXT
 from daskraster.formats.kea_index import END_OF_FILE_POSITION, NODE_ALIGN, chunk_tree, root_positions
@@ -88,10 +88,10 @@ class KeaSink(TileSink):
         """KEA's drivers round sizes of overviews down."""
         return False
 
-    def start(self, *, many_processes: bool) -> KeaSink:
+    def start(self, *, many_processes: bool, leftover: Leftover | None = None) -> KeaSink:
         """A sink with its partial file; see `Sink.start`."""
         # Tables are in the header now; a started sink travels with every task.
-        return dataclasses.replace(TileSink.start(self, many_processes=many_processes), tables={})
+        return dataclasses.replace(TileSink.start(self, many_processes=many_processes, leftover=leftover), tables={})
 
     def header(self) -> bytes:
         """The HDF5 file without chunks."""

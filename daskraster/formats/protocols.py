@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from daskraster.blocks.results import BandStatistics
 from daskraster.blocks.statistics import PartialStatistics
 from daskraster.blocks.tiling import TileArray
-from daskraster.files import PartialFile
+from daskraster.files import Leftover, PartialFile
 from daskraster.grid import Window
 
 
@@ -104,6 +104,8 @@ class Receipt:
     """How many bytes each tile has."""
     nbytes: int
     """Bytes of the block's pixels in memory."""
+    checksums: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
+    """CRC32 of each tile's bytes; empty where a sink makes none: such a block cannot be resumed."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds of each stage (read, function, encode, write) in the thread that did the block."""
     held: Mapping[int, bytes] = field(default_factory=dict)
@@ -127,6 +129,7 @@ class Receipt:
             tiles=np.concatenate([one.tiles for one in every]),
             offsets=np.concatenate([one.offsets for one in every]),
             sizes=np.concatenate([one.sizes for one in every]),
+            checksums=np.concatenate([one.checksums for one in every]),
             seconds=seconds,
             held={number: content for one in every for number, content in one.held.items()},
         )
@@ -155,6 +158,9 @@ class Sink(Protocol):
     def block_multiple(self) -> tuple[int, int, int]:
         """Blocks must begin at multiples of this (band, y, x): the tiles of the file. All bands where a tile holds all of them."""
 
+    def header(self) -> bytes:
+        """The first bytes of the file before anything is known of its tiles; the same for the same wishes."""
+
     @property
     def levels(self) -> Sequence[TileArray]:
         """The full resolution and every overview to be computed, each half the one before."""
@@ -166,13 +172,20 @@ class Sink(Protocol):
     def held_nbytes(self, *, many_processes: bool) -> int:
         """Bytes of encoded tiles that receipts hold until the end, at most; ``many_processes`` as in `start`."""
 
-    def start(self, *, many_processes: bool) -> Sink:
-        """A sink with its partial file created, ready for `put`; ``many_processes`` says whether others will write too.
+    def start(self, *, many_processes: bool, leftover: Leftover | None = None) -> Sink:
+        """A sink with its partial file, ready for `put`.
+
+        Parameters
+        ----------
+        many_processes
+            Whether others will write too.
+        leftover
+            What to go on with; None: the file is created.
 
         Raises
         ------
         RasterWriteError
-            The file cannot be created.
+            The file cannot be created, or written to any more.
         """
 
     def put(

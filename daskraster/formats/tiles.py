@@ -18,12 +18,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from daskraster.blocks.codecs import TileCodec
+from daskraster.blocks.codecs import TileCodec, checksum
 from daskraster.blocks.results import BandStatistics
 from daskraster.blocks.tiling import TileArray
 from daskraster.blocks.validity import Validity
 from daskraster.errors import RasterWriteError
-from daskraster.files import PartialFile, writable_target
+from daskraster.files import Leftover, PartialFile, writable_target
 from daskraster.formats.protocols import Receipt
 from daskraster.grid import Window
 from daskraster.metadata import RasterMetadata
@@ -115,9 +115,14 @@ class TileSink(ABC):
             raise RuntimeError(f"{type(self).__name__}.start() comes first")
         return self.partial
 
-    def start(self, *, many_processes: bool) -> Self:
+    def start(self, *, many_processes: bool, leftover: Leftover | None = None) -> Self:
         """A sink with its partial file; see `Sink.start`."""
         extent_nbytes = self._extent_nbytes() if many_processes else None
+        if leftover is not None:
+            partial = PartialFile.reopen(self.target, leftover, extent_nbytes=extent_nbytes)
+            # The earlier run may have been about to finish, with an index of other tiles in its header.
+            partial.patch(0, self.header())
+            return dataclasses.replace(self, partial=partial)
         front, reserve = self.room_in_front()
         partial = PartialFile.create(
             self.target, self.header(), extent_nbytes=extent_nbytes, front_nbytes=front, reserve_nbytes=reserve
@@ -165,6 +170,7 @@ class TileSink(ABC):
             tiles=np.array(numbers, dtype=np.int64),
             offsets=np.array(offsets, dtype=np.int64),
             sizes=sizes,
+            checksums=np.array([checksum(part) for part in parts], dtype=np.uint32),
             nbytes=block.nbytes,
             seconds=take(),
             held=held,

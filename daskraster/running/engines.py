@@ -8,7 +8,9 @@ the local scheduler's callback or the cluster's ``as_completed``: the same line 
 from __future__ import annotations
 
 import itertools
+import socket
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,15 @@ import dask
 import dask.array as da
 import dask.local
 import dask.threaded
-from dask._task_spec import DataNode
+from dask._task_spec import DataNode, Task
 from dask.base import get_scheduler
 from dask.callbacks import Callback
 
-from daskraster.files import stop_writing
+from daskraster.errors import WorkerError
+from daskraster.files import stop_writing, sync_writing
 from daskraster.formats import choosing
-from daskraster.formats.protocols import Receipt
+from daskraster.formats.protocols import Receipt, Sink
+from daskraster.running.failures import Retrying, Trying, check_sendable, of_worker
 from daskraster.running.waves import Block, Wave, waves
 from daskraster.running.workers import active_client
 
@@ -35,7 +39,13 @@ def uses_other_processes() -> bool:
     return get_scheduler(collections=[]) not in (None, dask.threaded.get, dask.local.get_sync)
 
 
-def run(outputs: Sequence[da.Array], on_receipt: OnReceipt, *, skip: Sequence[Collection[Block]] = ()) -> None:
+def run(
+    outputs: Sequence[da.Array],
+    on_receipt: OnReceipt,
+    *,
+    skip: Sequence[Collection[Block]] = (),
+    trying: Trying = Trying(),  # noqa: B008 - frozen
+) -> None:
     """Compute every block of arrays of receipts, in waves where there are many.
 
     Parameters
@@ -46,17 +56,58 @@ def run(outputs: Sequence[da.Array], on_receipt: OnReceipt, *, skip: Sequence[Co
         Takes each receipt as its block finishes.
     skip
         For each output the blocks that are not to be computed.
+    trying
+        How often blocks are tried, and what they are called when they fail.
 
     Raises
     ------
+    FunctionPicklingError
+        The blocks cannot be sent to other processes; nothing has run.
+    WorkerError
+        Workers died with a block, cannot run it, or are out of reach.
     Exception
         The first one of any block, with its own type, traceback and notes; what still runs is let go.
     """
     client = active_client()
+    parts = waves(outputs, skip=skip)
+    if uses_other_processes():
+        parts = _sendable(parts)
     if client is not None:
-        _run_on_cluster(client, waves(outputs, skip=skip), on_receipt)
+        _run_on_cluster(client, parts, on_receipt, trying)
     else:
-        _run_locally(waves(outputs, skip=skip), on_receipt)
+        _run_locally(parts, on_receipt, trying)
+
+
+def _sendable(parts: Iterator[Wave]) -> Iterator[Wave]:
+    """The same waves, the first one checked before it is sent."""
+    for number, wave in enumerate(parts):
+        if number == 0:
+            check_sendable(wave.graph, list(wave.targets))
+        yield wave
+
+
+def syncing(sink: Sink, client: Any) -> Callable[[], None]:
+    """What makes the disk have all that was written to a sink's partial file.
+
+    One process of a machine flushes what all of them have written. Bytes on other machines are flushed there, by each worker.
+    """
+    partial = sink.partial
+    if partial is None:
+        return lambda: None
+
+    def sync() -> None:
+        partial.sync()
+        if client is None:
+            return
+        others = [
+            address
+            for address, worker in client.scheduler_info(n_workers=-1)["workers"].items()
+            if not is_this_machine(worker["host"])
+        ]
+        if others:
+            client.run(sync_writing, partial.path, workers=others)
+
+    return sync
 
 
 def stop_writers(partials: Sequence[Path], *, client: Any = None) -> frozenset[str] | None:
@@ -84,11 +135,34 @@ def on_every_process(func: Callable[..., Any], *arguments: Any) -> None:
         client.run(func, *arguments, on_error="ignore")
 
 
-def _run_locally(run_waves: Iterator[Wave], on_receipt: OnReceipt) -> None:
+def _run_locally(run_waves: Iterator[Wave], on_receipt: OnReceipt, trying: Trying) -> None:
     get = get_scheduler(collections=[]) or dask.threaded.get
     known: dict[str, Any] = {}
-    for wave in run_waves:
+    for plain in run_waves:
+        wave = replace(plain, graph=_retrying(plain, trying))
         known = _run_wave(get, wave, known, on_receipt)
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether an address is one of this machine's: only then may a socket be bound to it."""
+    try:
+        kind, *_, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(kind, socket.SOCK_STREAM) as probe:
+            probe.bind(address)
+    except OSError:
+        return False
+    return True
+
+
+def _retrying(wave: Wave, trying: Trying) -> dict[str, Any]:
+    """The graph of a wave whose tasks try again, and say which block failed."""
+    graph = dict(wave.graph)
+    for key in graph if trying.retries else wave.targets:
+        task = graph[key]
+        if type(task) is Task:  # neither an alias nor a constant
+            what = trying.describe(*wave.targets[key]) if key in wave.targets else ""
+            graph[key] = Task(key, Retrying(task.func, trying.retries, what), *task.args, **task.kwargs)
+    return graph
 
 
 def _run_wave(get: Any, wave: Wave, known: Mapping[str, Any], on_receipt: OnReceipt) -> dict[str, Any]:
@@ -107,28 +181,45 @@ def _run_wave(get: Any, wave: Wave, known: Mapping[str, Any], on_receipt: OnRece
     return dict(zip(kept, results[len(wave.targets) :], strict=True))
 
 
-def _run_on_cluster(client: Any, run_waves: Iterator[Wave], on_receipt: OnReceipt) -> None:
+def _run_on_cluster(client: Any, run_waves: Iterator[Wave], on_receipt: OnReceipt, trying: Trying) -> None:
     """Run waves on a cluster, the next one sent when half of the last one is through, so that no worker waits."""
     from distributed import as_completed  # noqa: PLC0415 - a second of import that threads do not need
 
-    finished = as_completed(with_results=True)
-    under_way: dict[str, tuple[int, Any]] = {}
+    finished = as_completed(with_results=True, raise_errors=False)
+    under_way: dict[str, tuple[tuple[int, Block], Any]] = {}
     kept: dict[str, Any] = {}
     try:
         for wave in itertools.chain(run_waves, [None]):
             enough = 0
             if wave is not None:
-                futures = client.get(wave.graph, [*wave.targets, *sorted(wave.kept)], sync=False)
+                futures = client.get(
+                    wave.graph, [*wave.targets, *sorted(wave.kept)], sync=False, retries=trying.retries
+                )
                 # What the wave before has kept is held until this one's tasks, which need it, are known to the scheduler.
                 held = kept | {future.key: future for future in futures}
                 kept = {key: held[key] for key in wave.kept}
-                under_way |= {key: (number, held[key]) for key, (number, _) in wave.targets.items()}
+                under_way |= {key: (target, held[key]) for key, target in wave.targets.items()}
                 finished.update([held[key] for key in wave.targets])
                 enough = len(wave.targets) // 2
             while len(under_way) > enough:
                 future, receipt = next(finished)
-                on_receipt(under_way.pop(future.key)[0], receipt)
+                (number, block), _ = under_way.pop(future.key)
+                _check(future, receipt, trying, (number, block))
+                on_receipt(number, receipt)
                 future.release()
     except BaseException:
         client.cancel([*kept.values(), *(future for _, future in under_way.values())])
         raise
+
+
+def _check(future: Any, result: Any, trying: Trying, target: tuple[int, Block]) -> None:
+    """Raise what a cluster gave instead of a receipt."""
+    if future.status == "finished":
+        return
+    what = trying.describe(*target)
+    if future.status == "error":
+        _, error, trace = result
+        raise of_worker(error.with_traceback(trace), what, trying.retries)
+    raise WorkerError(
+        f"{what} was given up: the cluster calls it {future.status!r}; its scheduler is gone, or was told to stop"
+    )

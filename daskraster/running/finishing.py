@@ -53,8 +53,9 @@ def reports(
     seconds: float,
     *,
     planned_nbytes: int | None = None,
+    resumed: Sequence[int] = (),
 ) -> list[WriteReport]:
-    """What each finished output tells."""
+    """What each finished output tells; ``resumed``: blocks of each that an earlier run had finished."""
     return [
         WriteReport(
             path=output.sink.target,
@@ -71,8 +72,9 @@ def reports(
             peak_nbytes=peak_nbytes(),
             planned_nbytes=planned_nbytes,
             stage_seconds=_stage_seconds(output.gathering.receipts),
+            resumed_blocks=count,
         )
-        for metadata, output in zip(metadatas, outputs, strict=True)
+        for metadata, output, count in zip(metadatas, outputs, resumed or [0] * len(outputs), strict=True)
     ]
 
 

@@ -32,6 +32,7 @@ from daskraster.lazy.neighbourhood import exchange
 from daskraster.lazy.sources import ChunksYX, auto_chunks, source_array, sources_in, starts
 from daskraster.metadata import BandMetadata, Number, RasterMetadata
 from daskraster.options import Inherit, WriteOptions, check_nodata, pixel_type
+from daskraster.running.failures import Place
 from daskraster.running.pyramid import BandRule, Pyramid, shared_level
 from daskraster.timing import stage
 
@@ -56,6 +57,11 @@ class Output:
     """The overviews, where there are any."""
     fills: tuple[Number | None, ...]
     """For each band what NaN becomes: the nodata value, in a file of integers and for an array that was opened masked."""
+
+    @property
+    def place(self) -> Place:
+        """What messages need to know of its blocks."""
+        return Place(target=self.sink.target, chunks=self.chunks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,10 @@ class Progress:
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} blocks [{elapsed}<{remaining}{postfix}]",
         )
 
+    def skip(self, blocks: int) -> None:
+        """Blocks that an earlier run has finished."""
+        self._bar.update(blocks)
+
     def add(self, nbytes: int) -> None:
         """One more block, of ``nbytes`` of pixels, is in the file."""
         self._nbytes += nbytes

@@ -23,7 +23,7 @@ class WriteReport:
     dtype: str
     """Pixel type of the file."""
     blocks: int
-    """Blocks computed and written."""
+    """Blocks in the file."""
     tiles: int
     """Tiles of full resolution in the file."""
     overviews: tuple[int, ...]
@@ -42,6 +42,8 @@ class WriteReport:
     """What the plan allowed each worker process; None where the run was planned elsewhere (``compute=False``)."""
     stage_seconds: Mapping[str, float]
     """Seconds all threads together spent reading, in the function, with statistics, overviews, encoding, writing."""
+    resumed_blocks: int = 0
+    """Those of the blocks that an earlier run had finished."""
 
     @property
     def mb_per_second(self) -> float:
@@ -53,9 +55,10 @@ class WriteReport:
         bands, rows, cols = self.shape
         size = f"{self.nbytes / 1e6:.1f} MB of pixels in {self.file_nbytes / 1e6:.1f} MB"
         peak = "" if self.peak_nbytes is None else f", peak memory {self.peak_nbytes / 1e6:.0f} MB"
+        resumed = f", {self.resumed_blocks} of them resumed" if self.resumed_blocks else ""
         return (
             f"{self.path}: {self.driver}, {cols} x {rows} x {bands} {self.dtype}, {size}; "
-            f"{self.blocks} blocks in {self.seconds:.2f} s, {self.mb_per_second:.0f} MB/s{peak}"
+            f"{self.blocks} blocks{resumed} in {self.seconds:.2f} s, {self.mb_per_second:.0f} MB/s{peak}"
         )
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Unpack
 
@@ -13,17 +12,22 @@ import xarray as xr
 from dask.delayed import Delayed
 
 from daskraster.errors import OptionError
-from daskraster.formats.protocols import Receipt, Sink
+from daskraster.formats.protocols import Receipt
 from daskraster.lazy.arrays import as_raster
 from daskraster.options import WriteKeywords, WriteOptions
 from daskraster.running.delaying import delayed_run
-from daskraster.running.engines import run, stop_writers, uses_other_processes
+from daskraster.running.engines import run, stop_writers, syncing, uses_other_processes
+from daskraster.running.failures import Trying
 from daskraster.running.finishing import finish, reports
 from daskraster.running.gathering import Gathering
+from daskraster.running.journal import Index
+from daskraster.running.keeping import keeps_partial, retries_of
 from daskraster.running.outputs import Output, planned, receipts
 from daskraster.running.planning import check_fits
 from daskraster.running.progress import Progress
 from daskraster.running.report import WriteReport
+from daskraster.running.resuming import Begun, begun, taken_up
+from daskraster.running.workers import active_client
 
 
 def write_raster(
@@ -44,7 +48,11 @@ def write_raster(
     **options
         See `daskraster.options.WriteOptions`: ``driver``, ``compress``, ``level``, ``quality``, ``max_error``, ``predictor``, ``blocksize``, ``interleave``,
         ``bigtiff``, ``nodata``, ``mask``, ``dtype``, ``band_names``, ``tags``, ``colormap``, ``categories``, ``thematic``, ``attribute_table``,
-        ``sidecar``, ``statistics``, ``overviews``, ``overview_resampling``, ``progress``.
+        ``sidecar``, ``statistics``, ``overviews``, ``overview_resampling``, ``progress``, ``resume``, ``keep_partial``, ``retries``, ``name``.
+
+    A journal of finished blocks is kept beside the file under way, both private to the user. A run that is killed leaves the two, and
+    ``resume=True`` goes on with them: every finished block's bytes are checked (CRC32), and computed again only where they are wrong. A run
+    that raises or is interrupted removes them, unless ``resume`` or ``keep_partial`` is given, or the workers are jobs of a batch system.
 
     Returns
     -------
@@ -53,15 +61,25 @@ def write_raster(
     Raises
     ------
     OptionError
-        Options that are unknown, out of range, clash, or cannot hold the raster; before anything is computed.
+        Options that are unknown, out of range, clash, or cannot hold the raster; or with ``resume`` the run differs from the one that was
+        killed: in inputs, function, options, grid or blocks, as the message says. Before anything is computed.
+    FunctionPicklingError
+        The function cannot be sent to worker processes; before anything is computed.
+    WorkerError
+        Workers died with a block, again and again, or lack a package.
     RasterArrayError
         The array is no raster.
     RasterMemoryError
         Its blocks cannot fit into a worker's memory; before anything is computed.
     RasterWriteError
-        The folder is missing, the disk full, a tile lost. Nothing is left behind and what stood at ``path`` stays.
+        The folder is missing, the disk full, a tile lost; what is to be resumed is being written by another run. What stood at ``path`` stays.
     Exception
-        Whatever the function raised, with a note that names the block.
+        Whatever the function raised, with notes that name the block and how often it was tried.
+
+    Warns
+    -----
+    DaskRasterWarning
+        An earlier run has left a partial file of this target, which is not used.
 
     Examples
     --------
@@ -72,8 +90,9 @@ def write_raster(
     ((1, 3, 4), 1)
     """
     checked = WriteOptions.of(options)
+    _check_compute(checked, compute=compute)
     outputs = _plan({path: raster}, {path: checked})
-    return _run(outputs, progress=checked.progress)[0] if compute else delayed_run(outputs, single=True)
+    return _run(outputs, checked)[0] if compute else delayed_run(outputs, single=True)
 
 
 def write_rasters(
@@ -103,7 +122,8 @@ def write_rasters(
     OptionError, RasterArrayError, RasterWriteError, Exception
         As `write_raster`; after any of them none of the files is published.
     """
-    progress = WriteOptions.of(options).progress
+    checked = WriteOptions.of(options)
+    _check_compute(checked, compute=compute)
     own = output_options or {}
     unknown = [str(path) for path in own if path not in rasters]
     if unknown:
@@ -111,7 +131,21 @@ def write_rasters(
             f"output_options= names {', '.join(unknown)}, which is no output; those are {', '.join(map(str, rasters))}"
         )
     outputs = _plan(rasters, {path: WriteOptions.of({**options, **own.get(path, {})}) for path in rasters})
-    return _run(outputs, progress=progress) if compute else delayed_run(outputs, single=False)
+    return _run(outputs, checked) if compute else delayed_run(outputs, single=False)
+
+
+def _check_compute(options: WriteOptions, *, compute: bool) -> None:
+    if compute:
+        return
+    asked = [name for name, wish in (("resume", options.resume), ("keep_partial", options.keep_partial)) if wish]
+    if asked:
+        raise OptionError(
+            f"{asked[0]}=True does not go with compute=False: nobody leads such a run, so no journal is kept; leave one of the two out"
+        )
+    if options.retries is not None:
+        raise OptionError(
+            "retries= does not go with compute=False; give it to the Delayed, as in later.compute(retries=2)"
+        )
 
 
 def _plan(
@@ -125,40 +159,55 @@ def _plan(
     return [planned(as_raster(array), Path(path), options[path]) for path, array in rasters.items()]
 
 
-def _run(outputs: Sequence[Output], *, progress: bool) -> list[WriteReport]:
+def _run(outputs: Sequence[Output], options: WriteOptions) -> list[WriteReport]:
     begin = time.perf_counter()
-    name = outputs[0].sink.target.name + (f" and {len(outputs) - 1} more" if len(outputs) > 1 else "")
     planned_nbytes = check_fits(outputs)
-    with _started(outputs) as sinks:
+    client = active_client()
+    keep, retries = keeps_partial(options, client), retries_of(options, client)
+    with begun(outputs, options, many_processes=uses_other_processes(), keep=keep) as under_way:
+        sinks = [one.sink for one in under_way]
         gatherings = [
             Gathering(sink, output.pyramid, output.metadata.shape[0])
             for output, sink in zip(outputs, sinks, strict=True)
         ]
+        resumed = [_take_up(one, gathering) for one, gathering in zip(under_way, gatherings, strict=True)]
         arrays = [receipts(output, sink) for output, sink in zip(outputs, sinks, strict=True)]
-        with Progress(name, sum(array.npartitions for array in arrays), wanted=progress) as line:
+        with Progress(_name(outputs), sum(array.npartitions for array in arrays), wanted=options.progress) as line:
+            line.skip(sum(map(len, resumed)))
+            for one in under_way:
+                one.journal.follow(syncing(one.sink, client))
 
             def on_receipt(number: int, receipt: Receipt) -> None:
                 gatherings[number].add(receipt)
+                under_way[number].journal.add(receipt)
                 line.add(receipt.nbytes)
 
-            run(arrays, on_receipt)
+            trying = Trying(retries=retries, outputs=[output.place for output in outputs])
+            run(arrays, on_receipt, skip=resumed, trying=trying)
         finished = stop_writers([sink.partial.path for sink in sinks if sink.partial is not None])
+        for one in under_way:
+            one.journal.close(flush=True)
         done = finish(sinks, gatherings, finished)
+        for one in under_way:
+            one.journal.remove()
+    counts = [len(blocks) for blocks in resumed]
     return reports(
-        [output.metadata for output in outputs], done, time.perf_counter() - begin, planned_nbytes=planned_nbytes
+        [output.metadata for output in outputs],
+        done,
+        time.perf_counter() - begin,
+        planned_nbytes=planned_nbytes,
+        resumed=counts,
     )
 
 
-@contextlib.contextmanager
-def _started(outputs: Sequence[Output]) -> Iterator[list[Sink]]:
-    """The sinks with their partial files; whatever goes wrong, Ctrl-C too, none of those is left."""
-    many = uses_other_processes()
-    sinks: list[Sink] = []
-    try:
-        for output in outputs:
-            sinks.append(output.sink.start(many_processes=many))
-        yield sinks
-    except BaseException:
-        for sink in sinks:
-            sink.discard()
-        raise
+def _take_up(one: Begun, gathering: Gathering) -> frozenset[Index]:
+    """Give the gathering what an earlier run has finished; those blocks."""
+    blocks: list[Index] = []
+    for receipt in taken_up(one):
+        gathering.add(receipt)
+        blocks.append(receipt.block)
+    return frozenset(blocks)
+
+
+def _name(outputs: Sequence[Output]) -> str:
+    return outputs[0].sink.target.name + (f" and {len(outputs) - 1} more" if len(outputs) > 1 else "")

@@ -1,0 +1,142 @@
+"""A process that runs writes in children of its own and kills them: started once, since imports take longer than a run.
+
+``python -m tests.killing folder kind kills seed [address]``: for each kill one child begins a write, is killed (SIGKILL) after a random time,
+another one goes on with it; the result is compared with an uninterrupted file. Prints a line of JSON for each kill.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from scipy import ndimage
+
+import daskraster as dr
+from daskraster.running import journal
+from tests.conftest import ignoring_georeference
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "tif": {},
+    "cog": {"driver": "COG"},
+    "kea": {},
+    "bilinear": {"overview_resampling": "bilinear"},
+    "bands": {"interleave": "band", "compress": "zstd"},
+}
+
+
+def slow(block: NDArray[Any]) -> NDArray[Any]:
+    """A median that takes its time."""
+    time.sleep(0.008)
+    return ndimage.median_filter(block, size=(1, 3, 3))
+
+
+def write(source: str, target: Path, kind: str, address: str | None, *, resume: bool) -> dict[str, Any]:
+    """One run; what its report tells."""
+    result = dr.apply(slow, dr.open_raster(source, chunks=32), overlap=1, dtype="uint16", bands=2)
+    options: dict[str, Any] = {"blocksize": 16, "progress": False, "resume": resume, **OPTIONS[kind]}
+    if address is None:
+        with dask.config.set(scheduler="threads", num_workers=2):
+            report = dr.write_raster(result, target, **options)
+    else:
+        from distributed import Client
+
+        with Client(address):
+            report = dr.write_raster(result, target, **options)
+    assert isinstance(report, dr.WriteReport)
+    return {"blocks": report.blocks, "resumed": report.resumed_blocks, "statistics": repr(report.statistics)}
+
+
+def contents(path: Path) -> list[tuple[Any, ...]]:
+    """Everything that a reader finds: pixels and metadata of every level."""
+    if path.suffix == ".kea":
+        levels: list[int | None] = [None, 0, 1, 2, 3]
+        found = [dr.open_raster(path, overview_level=level) for level in levels]
+        return [(image.values.tobytes(), repr(sorted(image.attrs.items()))) for image in found]
+    with ignoring_georeference(), rasterio.open(path) as dataset:
+        factors = dataset.overviews(1)
+        told = [(dataset.read().tobytes(), dataset.tags(), [dataset.tags(band) for band in dataset.indexes], factors)]
+    for level in range(len(factors)):
+        with ignoring_georeference(), rasterio.open(path, overview_level=level) as dataset:
+            told.append((dataset.read().tobytes(), dataset.shape))
+    return told
+
+
+def in_child(work: Callable[[], Any], answer: Path, *, kill_after: float | None = None) -> Any:
+    """The result of ``work`` in a forked process, or None where it was killed."""
+    answer.unlink(missing_ok=True)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            answer.write_text(json.dumps(work()))
+            code = 0
+        finally:
+            os._exit(code)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return None
+    if os.waitstatus_to_exitcode(status):
+        raise RuntimeError("the child failed")
+    return json.loads(answer.read_text())
+
+
+def main() -> None:
+    """See this module."""
+    folder, kind, kills, seed, *rest = sys.argv[1:]
+    address = rest[0] if rest else None
+    journal.FLUSH_SECONDS = 0.02
+    if address is not None:
+        importlib.import_module("distributed")  # once, not in every child
+    rng = random.Random(int(seed))
+    base = Path(folder)
+    source, suffix = str(base / "in.tif"), "kea" if kind == "kea" else "tif"
+    whole = base / f"whole.{suffix}"
+    answer = base / "answer.json"
+    in_child(lambda: write(source, whole, kind, address, resume=False), answer)  # warms up workers
+    begin = time.perf_counter()
+    told = in_child(lambda: write(source, whole, kind, address, resume=False), answer)
+    seconds = time.perf_counter() - begin
+    due = in_child(lambda: repr(contents(whole)), answer)
+    for number in range(int(kills)):
+        target = base / f"out{number}.{suffix}"
+        target.write_bytes(b"what stood there")
+        done = in_child(
+            lambda target=target: write(source, target, kind, address, resume=False),
+            answer,
+            kill_after=rng.uniform(0.3, 0.9) * seconds,
+        )
+        kept = (
+            target.read_bytes() == b"what stood there" or done is not None or not any(base.glob(f".out{number}.*.part"))
+        )
+        again = in_child(lambda target=target: write(source, target, kind, address, resume=True), answer)
+        same = in_child(lambda target=target: repr(contents(target)), answer) == due
+        line = {
+            "killed": done is None,
+            "old target kept": kept,
+            "resumed": again["resumed"],
+            "same file": same,
+            "same statistics": again["statistics"] == told["statistics"],
+            "left": sorted(path.name for path in base.glob(f".out{number}.*")),
+        }
+        print(json.dumps(line), flush=True)  # noqa: T201 - its answer
+        target.unlink()
+
+
+if __name__ == "__main__":
+    np.seterr(all="raise")
+    main()
