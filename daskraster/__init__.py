@@ -27,6 +27,7 @@ The house has six floors; a module imports only from floors below its own::
 from daskraster import accessor as _accessor  # noqa: F401 - registers .dr
 from daskraster.errors import (
     BlockResultError,
+    ClusterError,
     DaskRasterError,
     DaskRasterWarning,
     GridMismatchError,
@@ -43,6 +44,7 @@ from daskraster.lazy.functions import Block
 from daskraster.lazy.neighbourhood import apply
 from daskraster.lazy.opening import open_raster
 from daskraster.options import INHERIT
+from daskraster.running.clusters import cluster
 from daskraster.running.report import WriteReport
 from daskraster.running.writing import write_raster, write_rasters
 
@@ -50,6 +52,7 @@ __all__ = [
     "INHERIT",
     "Block",
     "BlockResultError",
+    "ClusterError",
     "DaskRasterError",
     "DaskRasterWarning",
     "Grid",
@@ -63,6 +66,7 @@ __all__ = [
     "Window",
     "WriteReport",
     "apply",
+    "cluster",
     "open_raster",
     "read_attribute_table",
     "write_attribute_table",

@@ -13,8 +13,10 @@
     |       `-- RasterNotFoundError (FileNotFoundError)  no such file
     |-- the function is wrong: look at the function
     |   `-- BlockResultError      (ValueError)    a block came back with another shape or dtype than was due
-    `-- the output is in trouble: look at the disk, then run again
-        `-- RasterWriteError      (OSError)       a block or header that could not be written, tiles that are missing
+    |-- the output is in trouble: look at the disk, then run again
+    |   `-- RasterWriteError      (OSError)       a block or header that could not be written, tiles that are missing
+    `-- the cluster is in trouble: ask the batch system
+        `-- ClusterError          (RuntimeError)  a job that was refused, workers that did not come
 
     DaskRasterWarning             (UserWarning)   said once, where a default had to give way
 
@@ -58,6 +60,10 @@ class BlockResultError(DaskRasterError, ValueError):
 
 class RasterWriteError(DaskRasterError, OSError):
     """A block or a header could not be written, or tiles are missing at the end."""
+
+
+class ClusterError(DaskRasterError, RuntimeError):
+    """A batch system refused a job, or workers did not come; the batch system's own words are in the message."""
 
 
 class DaskRasterWarning(UserWarning):

@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 from daskraster.errors import RasterWriteError
 from daskraster.gaps import Gaps
 from daskraster.grid import round_up
+from daskraster.posting import GREETING, Post, is_shared
 from daskraster.positioned import Buffer, nbytes_of, read_at, sync_folder, write_all
 
 PAGE_NBYTES = 4096  # extents begin on pages, so that two machines never write the same one
@@ -68,6 +69,8 @@ class PartialFile:
     """Room behind the front for what is appended with ``reserved``."""
     mode: int = field(default=0o644)
     """Permissions the finished file gets."""
+    post: Post | None = None
+    """The way to the leading process, for those that do not see this disk; None where all do."""
 
     @classmethod
     def create(
@@ -143,8 +146,11 @@ class PartialFile:
         Raises
         ------
         RasterWriteError
-            The disk is full, or the partial file is gone (finished, discarded, or on a disk this machine does not see).
+            The disk is full, the partial file is gone (finished, discarded, or on a disk this machine does not see), or the leading
+            process, which the parts go to in the last case where there is a post, cannot be reached.
         """
+        if self.post is not None and not is_shared(self.path, self.claims, self.post):
+            return self.post.deliver(self.path, parts, reserved=reserved)
         return _writer(self).append(parts, reserved=reserved)
 
     def patch(self, offset: int, content: bytes) -> None:
@@ -201,6 +207,8 @@ class PartialFile:
         begins = {RESERVED: reserve, "": reserve + self.reserve_nbytes}
         fenced: list[tuple[int, int]] = []
         for claim in self.claims.iterdir():
+            if claim.name.startswith(GREETING):
+                continue
             room = RESERVED if claim.name.startswith(RESERVED) else ""
             if claim.read_text() not in finished:
                 number = int(claim.name.removeprefix(room))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "daskraster"
-GROUND = {"errors", "grid", "metadata", "options", "files", "positioned", "gaps", "timing"}
+GROUND = {"errors", "grid", "metadata", "options", "files", "positioned", "gaps", "posting", "timing"}
 FLOORS = [GROUND, {"blocks"}, {"formats"}, {"lazy"}, {"running"}, {"accessor", "backend", "cli"}]
 # What a floor may know of the world outside.
 FORBIDDEN = {

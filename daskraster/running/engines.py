@@ -42,7 +42,7 @@ def run(outputs: Sequence[da.Array], on_receipt: OnReceipt) -> None:
     Exception
         The first one of any block, with its own type, traceback and notes; what still runs is let go.
     """
-    client = _client()
+    client = active_client()
     keys = {key: number for number, output in enumerate(outputs) for key in flatten(output.__dask_keys__())}
     merged = HighLevelGraph.merge(*[output.dask for output in outputs])
     graph, names = row_by_row(dict(da.Array.__dask_optimize__(merged, list(keys))))
@@ -58,7 +58,7 @@ def stop_writers(partials: Sequence[Path], *, client: Any = None) -> frozenset[s
 
     A local scheduler has ended all its tasks when it returns. A cluster may have given up a worker that still runs.
     """
-    client = client or _client()
+    client = client or active_client()
     if client is None:
         choosing.release()
         return None
@@ -86,7 +86,7 @@ def _name(key: Any) -> str:
     return str(key)
 
 
-def _client() -> Any:
+def active_client() -> Any:
     """The active Client, where it is what dask would use."""
     distributed = sys.modules.get("distributed")
     if distributed is None:

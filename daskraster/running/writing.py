@@ -17,12 +17,13 @@ from daskraster.formats.protocols import Receipt, Sink
 from daskraster.lazy.arrays import as_raster
 from daskraster.options import WriteKeywords, WriteOptions
 from daskraster.running.delaying import delayed_run
-from daskraster.running.engines import run, stop_writers, uses_other_processes
+from daskraster.running.engines import active_client, run, stop_writers, uses_other_processes
 from daskraster.running.finishing import finish, reports
 from daskraster.running.gathering import Gathering
 from daskraster.running.outputs import Output, planned, receipts
 from daskraster.running.progress import Progress
 from daskraster.running.report import WriteReport
+from daskraster.running.sharing import reachable
 
 
 def write_raster(
@@ -116,14 +117,15 @@ def _run(outputs: Sequence[Output], *, progress: bool) -> list[WriteReport]:
             Gathering(sink, output.pyramid, output.metadata.shape[0])
             for output, sink in zip(outputs, sinks, strict=True)
         ]
-        arrays = [receipts(output, sink) for output, sink in zip(outputs, sinks, strict=True)]
-        with Progress(name, sum(array.npartitions for array in arrays), wanted=progress) as line:
+        with reachable(sinks, active_client()) as posting:
+            arrays = [receipts(output, sink) for output, sink in zip(outputs, posting, strict=True)]
+            with Progress(name, sum(array.npartitions for array in arrays), wanted=progress) as line:
 
-            def on_receipt(number: int, receipt: Receipt) -> None:
-                gatherings[number].add(receipt)
-                line.add(receipt.nbytes)
+                def on_receipt(number: int, receipt: Receipt) -> None:
+                    gatherings[number].add(receipt)
+                    line.add(receipt.nbytes)
 
-            run(arrays, on_receipt)
+                run(arrays, on_receipt)
         finished = stop_writers([sink.partial.path for sink in sinks if sink.partial is not None])
         done = finish(sinks, gatherings, finished)
     return reports([output.metadata for output in outputs], done, time.perf_counter() - begin)
