@@ -39,8 +39,8 @@ from numpy.typing import NDArray
 from daskraster.errors import RasterWriteError
 from daskraster.gaps import Gaps
 from daskraster.grid import round_up
-from daskraster.posting import GREETING, Post, is_shared
 from daskraster.positioned import Buffer, nbytes_of, read_at, sync_folder, write_all
+from daskraster.posting import GREETING, Post, is_shared
 
 PAGE_NBYTES = 4096  # extents begin on pages, so that two machines never write the same one
 SIDECARS = (".aux.xml", ".ovr", ".msk")  # what GDAL would read beside a new file of the old name

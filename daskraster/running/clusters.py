@@ -1,54 +1,26 @@
 """Worker processes for rasters: on this machine, on SLURM, on PBS.
 
-Strategy. dask starts the workers; what is added are the settings that rasters need and people forget. One process a job, since dask-jobqueue
-never replaces jobs of several; memory asked of the batch system above the worker's limit, since the nanny is counted too; a lifetime below the
-walltime, staggered, so that workers leave in order instead of being killed all at once; temporary files on the node's own disk; no spilling, since
-blocks are small and spilling hides that they are not; and the threads and caches of GDAL, BLAS, OpenMP and numba set before any of them is loaded.
+dask starts the workers; what is added are the settings that rasters need and people forget: threads and caches of GDAL, BLAS, OpenMP and numba
+set before any of them is loaded, no spilling (blocks are small, and it would hide where they are not), and what batch systems want
+(`daskraster.running.batch`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import inspect
-import logging
-import math
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-import dask
 from dask.system import CPU_COUNT
-from dask.utils import parse_bytes
 
-from daskraster.errors import ClusterError, OptionError
-from daskraster.running.queues import SYSTEMS, BatchSystem, job_class
-from daskraster.running.sizing import THREAD_NBYTES, Lifetime, WorkerShape, format_walltime, parse_walltime
-from daskraster.running.watching import Watchdog, submit, wait_for_workers
+from daskraster.running.batch import start_batch
+from daskraster.running.owning import client_class
+from daskraster.running.sizing import WorkerShape
+from daskraster.running.wishes import ClusterWishes
 
-logger = logging.getLogger(__name__)
-
-NODE_SCRATCH = '"${SLURM_TMPDIR:-${TMPDIR:-/tmp}}"'  # expanded by the shell of the job
-FAST_INTERFACES = ("ib", "hsn", "opa", "bond-ib")  # InfiniBand, Slingshot, Omni-Path
-NO_SPILLING = {
-    "DASK_DISTRIBUTED__WORKER__MEMORY__TARGET": "False",
-    "DASK_DISTRIBUTED__WORKER__MEMORY__SPILL": "False",
-}
-WATCH_SECONDS = 5.0
-# How dask-jobqueue calls what has a keyword of ours.
-OURS = {
-    "cores": "threads_per_worker= and cores_per_worker=",
-    "memory": "memory=",
-    "processes": "nothing: there is one process a job, since lost jobs of several are never replaced",
-    "n_workers": "n_workers=",
-    "job_cls": "nothing",
-    "asynchronous": "nothing: the client is synchronous",
-}
+# The leading process and the system need some memory too.
+SHARE_OF_MEMORY = 0.8
 
 
 def cluster(
@@ -66,7 +38,7 @@ def cluster(
     walltime: str | timedelta | None = None,
     queue: str | None = None,
     account: str | None = None,
-    job_memory_factor: float = 1.3,
+    job_memory_factor: float | None = None,
     log_directory: str | os.PathLike[str] | None = None,
     wait_for: int | None = None,
     timeout: float | None = 600,
@@ -105,7 +77,7 @@ def cluster(
     queue, account
         Of the batch system.
     job_memory_factor
-        Memory asked of the batch system over the limit of the worker.
+        Memory asked of the batch system over the limit of the worker; default 1.3.
     log_directory
         For the jobs' output. Default: a folder under ``~/.cache/daskraster``, removed at the end.
     wait_for
@@ -133,25 +105,27 @@ def cluster(
     >>> with cluster("local", n_workers=1, threads_per_worker=1) as client:  # doctest: +SKIP
     ...     write_raster(result, "out.tif")
     """
-    if kind not in ("local", *SYSTEMS):
-        raise OptionError(f"cluster({kind!r}) is not known; there are 'local', {', '.join(map(repr, SYSTEMS))}")
-    _check_counts(n_workers, adapt, wait_for)
-    common = _Common(
+    wishes = ClusterWishes(
+        kind=kind,
         n_workers=n_workers,
+        threads_per_worker=threads_per_worker,
+        cores_per_worker=cores_per_worker,
+        memory=memory,
         adapt=adapt,
+        environment=dict(environment or {}),
+        local_directory=None if local_directory is None else os.fspath(local_directory),
         interface=interface,
         dashboard_address=dashboard_address,
-        local_directory=None if local_directory is None else os.fspath(local_directory),
+        walltime=walltime,
+        queue=queue,
+        account=account,
+        job_memory_factor=job_memory_factor,
+        log_directory=None if log_directory is None else os.fspath(log_directory),
+        wait_for=wait_for,
+        timeout=timeout,
         options=options,
     )
-    if kind == "local":
-        for name, value in (("walltime", walltime), ("queue", queue), ("account", account), ("log_directory", log_directory)):
-            if value is not None:
-                raise OptionError(f"{name}= goes with batch systems, not with workers on this machine")
-        return _local(common, threads_per_worker, cores_per_worker, memory, dict(environment or {}))
-    job = _job(kind, threads_per_worker, cores_per_worker, memory, walltime, job_memory_factor, dict(environment or {}))
-    place = _JobPlace(queue=queue, account=account, log_directory=log_directory)
-    return _batch(SYSTEMS[kind], common, job, place, 1 if wait_for is None else wait_for, timeout)
+    return _start_local(wishes) if kind == "local" else start_batch(wishes)
 
 
 def is_batch(client: Any) -> bool:
@@ -160,279 +134,47 @@ def is_batch(client: Any) -> bool:
     return any(base.__module__.partition(".")[0] == "dask_jobqueue" for base in bases)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Common:
-    """What all kinds of clusters take."""
-
-    n_workers: int | None
-    adapt: tuple[int, int] | None
-    interface: str | None
-    dashboard_address: str
-    local_directory: str | None
-    options: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    """What one job is asked for."""
-
-    shape: WorkerShape
-    nbytes: int
-    walltime: timedelta
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _JobPlace:
-    """Where jobs run and write what they say."""
-
-    queue: str | None
-    account: str | None
-    log_directory: str | os.PathLike[str] | None
-
-
-def _check_counts(n_workers: int | None, adapt: tuple[int, int] | None, wait_for: int | None) -> None:
-    if n_workers is not None and n_workers < 1:
-        raise OptionError(f"n_workers={n_workers}: there must be one worker or more")
-    if adapt is None:
-        most = n_workers
-    elif n_workers is not None:
-        raise OptionError("n_workers= and adapt= exclude each other: adapt=(fewest, most)")
-    else:
-        fewest, most = adapt
-        if not 0 <= fewest <= most or most < 1:
-            raise OptionError(f"adapt={adapt} is not (fewest, most) workers")
-    if wait_for is not None and not 0 <= wait_for <= (math.inf if most is None else most):
-        raise OptionError(f"wait_for={wait_for} workers of {most or 1}")
-
-
-def _local(
-    common: _Common,
-    threads: int | None,
-    cores: int | None,
-    memory: int | str | None,
-    variables: dict[str, str],
-) -> Any:
+def _start_local(wishes: ClusterWishes) -> Any:
+    """A Client on processes of this machine; see `cluster`."""
     import distributed  # noqa: PLC0415 - a second of import that threads do not need
-    from distributed.deploy.local import nprocesses_nthreads  # noqa: PLC0415
-    from distributed.system import MEMORY_LIMIT  # noqa: PLC0415
+    from distributed.system import MEMORY_LIMIT  # noqa: PLC0415 - as above
 
-    allowed = _names_of(distributed.LocalCluster, distributed.Nanny, distributed.Worker)
-    _check_options(common.options, allowed, "distributed.LocalCluster")
-    count = common.n_workers or (common.adapt[1] if common.adapt else None)
-    if count is None:
-        count, threads = nprocesses_nthreads() if threads is None else (max(1, CPU_COUNT // threads), threads)
-    threads = threads or max(1, CPU_COUNT // count)
-    # The leading process and the system need some memory too.
-    nbytes = _nbytes(memory) if memory is not None else int(MEMORY_LIMIT * 0.8 / count)
-    shape = WorkerShape(threads=threads, cores=cores or threads, memory_nbytes=nbytes, variables=variables)
-    settings = {
-        "n_workers": common.adapt[0] if common.adapt else count,
-        "threads_per_worker": threads,
-        "memory_limit": nbytes,
-        "config": {"distributed.worker.memory.target": False, "distributed.worker.memory.spill": False},
-        "dashboard_address": common.dashboard_address,
-        "interface": common.interface,
-        "env": shape.environment(),
-    }
-    if common.local_directory is not None:
-        settings["local_directory"] = common.local_directory
-    started = distributed.LocalCluster(**{**settings, **common.options})
-    try:
-        if common.adapt:
-            started.adapt(minimum=common.adapt[0], maximum=common.adapt[1])
-        return _client_class()(started)
-    except BaseException:
-        started.close()
-        raise
-
-
-def _job(
-    kind: str,
-    threads: int | None,
-    cores: int | None,
-    memory: int | str | None,
-    walltime: str | timedelta | None,
-    factor: float,
-    variables: dict[str, str],
-) -> _Job:
-    """What the keywords say, else the site's ``jobqueue.yaml``, else what suits rasters."""
-    _jobqueue()  # its import reads jobqueue.yaml
-    site = dask.config.get(f"jobqueue.{kind}", {})
-    threads = threads or site.get("cores") or 4
-    if memory is None and site.get("memory"):
-        nbytes = int(_nbytes(site["memory"]) / factor)  # there it is that of the job
-    else:
-        nbytes = _nbytes(memory) if memory is not None else threads * THREAD_NBYTES
-    if walltime is None:
-        # dask-jobqueue's own default of half an hour cannot be told from a site's.
-        walltime = site.get("walltime") if site.get("walltime") not in (None, "00:30:00") else "01:00:00"
+    wishes.check_options("distributed.LocalCluster", distributed.LocalCluster, distributed.Nanny, distributed.Worker)
+    count, threads = _local_numbers(wishes)
     shape = WorkerShape(
-        threads=threads, cores=cores or threads, memory_nbytes=nbytes, variables={**NO_SPILLING, **variables}
+        threads=threads,
+        cores=wishes.cores_per_worker or threads,
+        memory_nbytes=wishes.memory_nbytes or int(MEMORY_LIMIT * SHARE_OF_MEMORY / count),
+        variables=wishes.environment,
     )
-    return _Job(shape=shape, nbytes=shape.job_nbytes(factor), walltime=parse_walltime(walltime))
-
-
-def _batch(
-    system: BatchSystem, common: _Common, job: _Job, place: _JobPlace, wait_for: int, timeout: float | None
-) -> Any:
-    base = getattr(_jobqueue(), system.cluster_class)
-    _check_options(common.options, _names_of(base, base.job_cls, *base.__mro__, *base.job_cls.__mro__), system.cluster_class)
-    fewest = common.adapt[0] if common.adapt else common.n_workers or 1
-    logs, temporary = _log_folder(place.log_directory)
-    started = None
+    settings = {
+        "n_workers": int(wishes.first_workers(default=count)),
+        "threads_per_worker": threads,
+        "memory_limit": shape.memory_nbytes,
+        "dashboard_address": wishes.dashboard_address,
+        "interface": wishes.interface,
+        "local_directory": wishes.local_directory,
+        "env": shape.environment(),
+        "config": {"distributed.worker.memory.target": False, "distributed.worker.memory.spill": False},
+    }
+    cluster = distributed.LocalCluster(**{**settings, **wishes.options})
     try:
-        started = base(**_batch_settings(base, system, common, job, place, logs))
-        for _ in range(fewest):
-            started.worker_spec.update(started.new_worker_spec())
-        started.sync(submit, started, system)
-        wait_for_workers(started, system, count=min(wait_for, fewest), seconds=timeout)
-        if common.adapt:
-            started.adapt(minimum=common.adapt[0], maximum=common.adapt[1])
-        watchdog = Watchdog(started, system, seconds=WATCH_SECONDS)
-        client = _client_class()(started, watchdog=watchdog, remove=logs if temporary else None)
-        watchdog.start()
-        return client
+        if wishes.adapt:
+            cluster.adapt(minimum=wishes.adapt[0], maximum=wishes.adapt[1])
+        return client_class()(cluster)
     except BaseException:
-        if started is not None:
-            with contextlib.suppress(AssertionError):
-                started.close()
-        if temporary:
-            shutil.rmtree(logs, ignore_errors=True)
+        cluster.close()
         raise
 
 
-def _batch_settings(
-    base: Any, system: BatchSystem, common: _Common, job: _Job, place: _JobPlace, logs: Path
-) -> dict[str, Any]:
-    """Keywords for dask-jobqueue."""
-    options = dict(common.options)
-    lifetime = Lifetime.within(job.walltime)
-    shape = job.shape
-    settings: dict[str, Any] = {
-        "job_cls": job_class(base.job_cls),
-        "n_workers": 0,  # asked for later, where a refusal can be seen
-        "cores": shape.cores,
-        "processes": 1,
-        "memory": f"{shape.memory_nbytes}B",
-        "walltime": format_walltime(job.walltime),
-        "queue": place.queue,
-        "account": place.account,
-        "interface": common.interface or _fast_interface(),
-        "local_directory": common.local_directory or NODE_SCRATCH,
-        "log_directory": str(logs),
-        "scheduler_options": {"dashboard_address": common.dashboard_address, **options.pop("scheduler_options", {})},
-        "worker_extra_args": [
-            # A second --nthreads counts more than dask-jobqueue's own, which is the number of cores.
-            *(["--nthreads", str(shape.threads)] if shape.threads != shape.cores else []),
-            "--lifetime",
-            f"{lifetime.seconds}s",
-            "--lifetime-stagger",
-            f"{lifetime.stagger_seconds}s",
-            *options.pop("worker_extra_args", []),
-        ],
-        "job_script_prologue": [
-            *(f"export {name}={_quoted(value)}" for name, value in shape.environment().items()),
-            *options.pop("job_script_prologue", []),
-        ],
-    }
-    if system.name == "SLURM":
-        settings["job_mem"] = f"{job.nbytes >> 20}M"
-    elif "resource_spec" not in options:
-        settings["resource_spec"] = f"select=1:ncpus={shape.cores}:mem={job.nbytes >> 20}MB"
-    return {**settings, **options}
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
-
-
-def _jobqueue() -> Any:
-    try:
-        import dask_jobqueue  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise ClusterError(
-            f"batch systems need the extra jobqueue, pip install 'daskraster[jobqueue]': {error}"
-        ) from error
-    return dask_jobqueue
-
-
-def _nbytes(memory: int | str) -> int:
-    try:
-        return int(parse_bytes(memory))
-    except ValueError as error:
-        raise OptionError(f"memory={memory!r} is not understood; give bytes, or a text as '8 GiB'") from error
-
-
-def _names_of(*classes: type) -> set[str]:
-    """Keywords that the constructors take."""
-    return {
-        name
-        for of_class in classes
-        for name, parameter in inspect.signature(of_class.__init__).parameters.items()  # type: ignore[misc]
-        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD) and name != "self"
-    }
-
-
-def _check_options(options: Mapping[str, Any], allowed: set[str], taker: str) -> None:
-    for name in options:
-        if name in OURS:
-            raise OptionError(f"{name}= is not passed to {taker}; use {OURS[name]}")
-        if name not in allowed:
-            raise OptionError(f"cluster() has no option {name!r}, nor has {taker}; it has {', '.join(sorted(allowed - set(OURS)))}")
-
-
-def _log_folder(asked: str | os.PathLike[str] | None) -> tuple[Path, bool]:
-    """Where jobs write their output, and whether it goes at the end; must be seen by all nodes, which /tmp is not."""
-    if asked is not None:
-        return Path(asked).absolute(), False
-    above = Path.home() / ".cache" / "daskraster"
-    try:
-        above.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix="jobs-", dir=above)), True
-    except OSError as error:
-        raise ClusterError(f"cannot make a folder for the jobs' output in {above}: {error}; give log_directory=") from error
-
-
-def _fast_interface() -> str | None:
-    """The first network made for clusters that this machine has, if it is up."""
-    import psutil  # noqa: PLC0415 - comes with distributed
-
-    up = {name for name, state in psutil.net_if_stats().items() if state.isup}
-    with_address = {
-        name for name, known in psutil.net_if_addrs().items() if any(one.family.name == "AF_INET" for one in known)
-    }
-    fast = sorted(name for name in up & with_address if name.startswith(FAST_INTERFACES))
-    return fast[0] if fast else None
-
-
-@functools.cache
-def _client_class() -> Any:
-    """A Client that stops its cluster when it is closed."""
-    import distributed  # noqa: PLC0415 - a second of import that threads do not need
-
-    class ClusterClient(distributed.Client):
-        """See `cluster`."""
-
-        def __init__(self, started: Any, *, watchdog: Watchdog | None = None, remove: Path | None = None) -> None:
-            self.watchdog = watchdog
-            self._remove = remove
-            super().__init__(started)
-
-        def close(self, timeout: Any = None) -> None:
-            """Close the client and stop its workers; harmless when done already."""
-            if self.watchdog is not None:
-                self.watchdog.stop()
-            if self.status not in ("closed", "newly-created"):
-                super().close(**({} if timeout is None else {"timeout": timeout}))
-            started = self.cluster
-            if started is not None and started.status.name not in ("closed", "closing"):
-                started.close()
-            if self._remove is not None:
-                shutil.rmtree(self._remove, ignore_errors=True)
-
-        def __repr__(self) -> str:
-            text = cast(str, super().__repr__())
-            link = None if self.status == "closed" else self.dashboard_link
-            return text if not link else f"{text.removesuffix('>')}, dashboard={link}>"
-
-    return ClusterClient
+def _local_numbers(wishes: ClusterWishes) -> tuple[int, int]:
+    """Workers, the most of them under ``adapt``, and the threads of each: what was not said so that all cores are used once."""
+    count = wishes.adapt[1] if wishes.adapt else wishes.n_workers
+    threads = wishes.threads_per_worker
+    if count is None and threads is None:
+        # As many processes as threads in each, as dask has it: functions in Python want processes, decoded seams are shared by threads.
+        count = max(
+            number for number in range(1, CPU_COUNT + 1) if CPU_COUNT % number == 0 and number >= CPU_COUNT**0.5
+        )
+    count = count or max(1, CPU_COUNT // (threads or 1))
+    return count, threads or max(1, CPU_COUNT // count)

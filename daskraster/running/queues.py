@@ -45,7 +45,9 @@ class BatchSystem:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ClusterError(f"{self.name} does not answer to {' '.join(command)}: {error}") from error
         if asked.returncode:
-            raise ClusterError(f"{self.name} refuses {' '.join(command)}: {asked.stderr.strip() or asked.stdout.strip()}")
+            raise ClusterError(
+                f"{self.name} refuses {' '.join(command)}: {asked.stderr.strip() or asked.stdout.strip()}"
+            )
         return {number: said for number, said in self._parsed(asked.stdout).items() if number in job_ids}
 
     def _parsed(self, listing: str) -> dict[str, str]:
@@ -67,7 +69,17 @@ SYSTEMS: Mapping[str, BatchSystem] = {
         query=("squeue", "--noheader", "--states=all", "--user={user}", "--format=%i|%T|%r"),
         line=r"(?P<id>\d+)\|(?P<state>[A-Z_]+)\|(?P<reason>.*)",
         over=frozenset(
-            ["BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"]
+            [
+                "BOOT_FAIL",
+                "CANCELLED",
+                "COMPLETED",
+                "DEADLINE",
+                "FAILED",
+                "NODE_FAIL",
+                "OUT_OF_MEMORY",
+                "PREEMPTED",
+                "TIMEOUT",
+            ]
         ),
     ),
     "pbs": BatchSystem(

@@ -85,7 +85,7 @@ class CommPost:
         return list(answer["offsets"])
 
     async def _ask(self, request: dict[str, Any], content: Sequence[bytes] | None = None) -> dict[str, Any]:
-        from distributed.comm import connect  # noqa: PLC0415 - a second of import that only clusters need
+        from distributed.comm.core import connect  # noqa: PLC0415 - a second of import that only clusters need
 
         comm = await connect(self.address, timeout=CONNECT_SECONDS, deserialize=False, **_connection_args())
         try:
@@ -128,7 +128,8 @@ class PostOffice:
         return CommPost(address=address, secret=self._secret)
 
     async def _listen(self) -> str:
-        from distributed.comm import get_address_host, listen  # noqa: PLC0415 - as above
+        from distributed.comm.addressing import get_address_host  # noqa: PLC0415 - as above
+        from distributed.comm.core import listen  # noqa: PLC0415 - as above
 
         self._slots = asyncio.Semaphore(SLOTS)
         scheme, _, _ = self._client.scheduler.address.partition("://")

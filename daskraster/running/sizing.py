@@ -27,6 +27,7 @@ THREAD_VARIABLES = (
 MIN_CACHE_MB, MAX_CACHE_MB = 32, 512
 THREAD_NBYTES = 2 << 30
 """Memory of a worker for each of its threads, where nothing else is said."""
+MIN_WORKER_NBYTES = 64 << 20  # less than the interpreter with its imports
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,7 @@ class WorkerShape:
             raise OptionError(
                 f"a worker needs one thread or more and a core for each, not {self.threads} threads on {self.cores} cores"
             )
-        if self.memory_nbytes < 64 << 20:
+        if self.memory_nbytes < MIN_WORKER_NBYTES:
             raise OptionError(f"a worker needs more than 64 MB of memory, not {self.memory_nbytes:,} bytes")
 
     def environment(self) -> dict[str, str]:
@@ -77,7 +78,9 @@ class WorkerShape:
             ``factor`` is below 1: the batch system would stop the job before dask can do anything about it.
         """
         if not 1 <= factor <= 10:
-            raise OptionError(f"job_memory_factor={factor} is not between 1 and 10; 1.3 leaves room for nanny and interpreter")
+            raise OptionError(
+                f"job_memory_factor={factor} is not between 1 and 10; 1.3 leaves room for nanny and interpreter"
+            )
         return math.ceil(self.memory_nbytes * factor / (1 << 20)) << 20
 
 

@@ -179,4 +179,3 @@ def _log_ends(cluster: Any) -> str:
         if text:
             return f"\nThe end of {path}:\n" + "\n".join(text.splitlines()[-8:])
     return ""
-

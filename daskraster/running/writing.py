@@ -20,6 +20,7 @@ from daskraster.running.delaying import delayed_run
 from daskraster.running.engines import active_client, run, stop_writers, uses_other_processes
 from daskraster.running.finishing import finish, reports
 from daskraster.running.gathering import Gathering
+from daskraster.running.limits import limited
 from daskraster.running.outputs import Output, planned, receipts
 from daskraster.running.progress import Progress
 from daskraster.running.report import WriteReport
@@ -117,7 +118,8 @@ def _run(outputs: Sequence[Output], *, progress: bool) -> list[WriteReport]:
             Gathering(sink, output.pyramid, output.metadata.shape[0])
             for output, sink in zip(outputs, sinks, strict=True)
         ]
-        with reachable(sinks, active_client()) as posting:
+        client = active_client()
+        with limited(client), reachable(sinks, client) as posting:
             arrays = [receipts(output, sink) for output, sink in zip(outputs, posting, strict=True)]
             with Progress(name, sum(array.npartitions for array in arrays), wanted=progress) as line:
 
