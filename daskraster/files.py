@@ -416,6 +416,7 @@ class _Writer:
 
 _writers: dict[Path, _Writer] = {}
 _registry_lock = threading.Lock()
+_OWN = secrets.token_hex(8)  # a fork has it too, but another number
 
 
 def _writer(partial: PartialFile) -> _Writer:
@@ -446,8 +447,8 @@ def _create_exclusive(path: Path, content: str) -> bool:
 
 
 def process_name() -> str:
-    """This process, among those of all machines that write one file."""
-    return f"{socket.gethostname()} {os.getpid()}"
+    """This process, among those of all machines that write one file; containers may have equal host names and process numbers."""
+    return f"{socket.gethostname()} {os.getpid()} {_OWN}"
 
 
 def stop_writing(path: Path) -> str:

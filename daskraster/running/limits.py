@@ -14,10 +14,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import logging
 import os
 import threading
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import dask
@@ -26,6 +28,9 @@ from dask.system import CPU_COUNT
 from daskraster.formats.gdal_handles import limit_cache
 from daskraster.running.sizing import MIN_WORKER_NBYTES, THREAD_NBYTES, WorkerShape
 
+logger = logging.getLogger(__name__)
+
+TRIES = 5
 _lock = threading.Lock()
 _holders = 0
 _undo: contextlib.ExitStack | None = None
@@ -91,12 +96,24 @@ def limited(client: Any) -> Iterator[None]:
             lift_limits()
         return
     name = f"daskraster-limits-{uuid.uuid4().hex}"
-    client.register_plugin(_plugin_class()(), name=name)
+    _persistently(lambda: client.register_plugin(_plugin_class()(), name=name))
     try:
         yield
     finally:
         if client.status == "running":
-            client.unregister_worker_plugin(name)
+            _persistently(lambda: client.unregister_worker_plugin(name))
+
+
+def _persistently(tell_workers: Callable[[], Any]) -> None:
+    """Tell all workers something; again where one of them died meanwhile, whose connection then fails for all."""
+    for attempt in range(TRIES):
+        try:
+            tell_workers()
+            return
+        except OSError as error:  # CommClosedError among them
+            logger.debug("telling the workers failed: %s", error)
+            time.sleep(0.1 * 2**attempt)
+    logger.warning("limits of threads and caches could not be changed on all workers, of which some died meanwhile")
 
 
 def limit_worker(worker: Any) -> None:

@@ -221,7 +221,8 @@ def reachable(sinks: Sequence[Sink], client: Any) -> Iterator[list[Sink]]:
 
 def _tell_who_is_blind(client: Any, partials: Sequence[PartialFile]) -> None:
     """Ask all workers that are there now whether they see the outputs, and log those that do not."""
-    answers = client.run(_ask_here, list(partials))
+    # A worker that dies meanwhile does not answer, and is asked again when it has come back and its first block is due.
+    answers = client.run(_ask_here, list(partials), on_error="ignore")
     for number, partial in enumerate(partials):
         blind = [address for address, seen in answers.items() if not seen[number]]
         if blind:

@@ -3,7 +3,7 @@
 set -uo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 home=$1
-[ -d "$home/run" ] || exit 0
+[ -d "$home/run" ] || { rm -rf "$home"; exit 0; }
 export SLURM_CONF=$home/etc/slurm.conf
 
 runs() {  # pid, program: it is that program and no zombie
