@@ -13,6 +13,8 @@ The house has six floors; a module imports only from floors below its own::
     6  accessor  backend                                 the doors: each line calls one public function
     5  running/    writing  outputs  pyramid  gathering             arrays into files
                    engines  delaying  finishing  progress  report
+                   clusters  wishes  sizing  batch  queues  watching
+                   owning  limits  sharing
     4  lazy/       opening  neighbourhood  functions  arrays        xarray and dask; computes and writes nothing
                    georeference  sources
     3  formats/    protocols  choosing  tiles  tilecache            one module a format; rasterio and h5py
@@ -21,7 +23,7 @@ The house has six floors; a module imports only from floors below its own::
                    kea_tables  kea_columns  kea_statistics  kea_texts
     2  blocks/     codecs  tiling  conversion  masking  scratch     NumPy only: what is done to one block
                    shuffle  statistics  bins  results  overviews
-    1  errors  grid  metadata  options  files  gaps  positioned  timing               ground
+    1  errors  grid  metadata  options  files  gaps  positioned  posting  timing               ground
 """
 
 from daskraster import accessor as _accessor  # noqa: F401 - registers .dr

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import distributed
 import numpy as np
 import pytest
 from conftest import MakeRaster, pixels, read
@@ -69,8 +68,8 @@ def test_ten_killed_workers_lose_nothing(make_raster: MakeRaster, tmp_path: Path
         stop.set()
         killer.join()
     assert len(killed) == 10
-    # Blocks written twice leave gaps; those are closed but for slivers, and the extents of the dead but for what they held.
-    assert report.file_nbytes < 1.01 * expected.file_nbytes + 64 * 1024
+    # The extents of the dead, of 1 MiB here, stay as they are: a process given up may wake up and write on in its own.
+    assert report.file_nbytes < 1.01 * expected.file_nbytes + (len(killed) << 20)
 
 
 def _blindfold() -> None:

@@ -113,7 +113,11 @@ def test_it_is_said_once(blind: Any, make_raster: MakeRaster, tmp_path: Path, ca
 
 
 def test_nothing_is_said_and_nothing_travels_where_all_see_it(
-    client: Any, make_raster: MakeRaster, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    client: Any,
+    make_raster: MakeRaster,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     offices: list[PostOffice] = []
     start = PostOffice.start
@@ -183,7 +187,9 @@ class TestPostOffice:
     """The leading process's side, asked directly."""
 
     @pytest.fixture
-    def office(self, client: Any, make_raster: MakeRaster, tmp_path: Path) -> Iterator[tuple[CommPost, Sink, PostOffice]]:
+    def office(
+        self, client: Any, make_raster: MakeRaster, tmp_path: Path
+    ) -> Iterator[tuple[CommPost, Sink, PostOffice]]:
         from daskraster.options import WriteOptions
         from daskraster.running.writing import _plan
 
@@ -199,7 +205,11 @@ class TestPostOffice:
         post, sink, counted = office
         assert sink.partial is not None
         offsets = post.deliver(sink.partial.path, [b"abc", memoryview(b"defg"), b""], reserved=False)
-        assert [sink.partial.read(offset, size) for offset, size in zip(offsets, (3, 4, 0), strict=True)] == [b"abc", b"defg", b""]
+        assert [sink.partial.read(offset, size) for offset, size in zip(offsets, (3, 4, 0), strict=True)] == [
+            b"abc",
+            b"defg",
+            b"",
+        ]
         assert counted.nbytes == 7
 
     def test_it_sees_files_beside_the_output_only(self, office: tuple[CommPost, Sink, PostOffice]) -> None:
@@ -211,7 +221,9 @@ class TestPostOffice:
         assert post.sees(greeting) is True
         assert post.sees(Path("/etc/passwd")) is False
 
-    def test_strangers_are_turned_away(self, office: tuple[CommPost, Sink, PostOffice], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_strangers_are_turned_away(
+        self, office: tuple[CommPost, Sink, PostOffice], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         post, sink, _ = office
         assert sink.partial is not None
         monkeypatch.setattr(sharing, "TRIES", 1)
@@ -224,7 +236,9 @@ class TestPostOffice:
         with pytest.raises(dr.RasterWriteError, match="it writes no such file"):
             office[0].deliver(tmp_path / "other", [b"abc"], reserved=False)
 
-    def test_nothing_is_taken_after_the_run(self, office: tuple[CommPost, Sink, PostOffice], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_nothing_is_taken_after_the_run(
+        self, office: tuple[CommPost, Sink, PostOffice], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         post, sink, own = office
         assert sink.partial is not None
         monkeypatch.setattr(sharing, "TRIES", 1)

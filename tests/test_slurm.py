@@ -29,7 +29,9 @@ def slurm() -> Iterator[None]:
     """The SLURM that was started for the tests, and no other."""
     conf = os.environ.get("DASKRASTER_TEST_SLURM")
     if not conf:
-        pytest.skip("no SLURM was started for the tests; .ci/run does, or DASKRASTER_TEST_SLURM=$(tests/slurm/start.sh DIR)")
+        pytest.skip(
+            "no SLURM was started for the tests; .ci/run does, or DASKRASTER_TEST_SLURM=$(tests/slurm/start.sh DIR)"
+        )
     pytest.importorskip("dask_jobqueue", reason="the extra jobqueue is not installed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", conf)
@@ -53,7 +55,13 @@ def ask(*command: str) -> str:
 def slurm_cluster(**options: Any) -> Any:
     """Two small jobs on the loopback interface, which find the functions of this module."""
     environment = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    settings = {"threads_per_worker": 1, "memory": "700 MiB", "interface": "lo", "timeout": 60, "environment": environment}
+    settings = {
+        "threads_per_worker": 1,
+        "memory": "700 MiB",
+        "interface": "lo",
+        "timeout": 60,
+        "environment": environment,
+    }
     return dr.cluster("slurm", **{**settings, **options})
 
 

@@ -63,7 +63,9 @@ def stop_writers(partials: Sequence[Path], *, client: Any = None) -> frozenset[s
     if client is None:
         choosing.release()
         return None
-    return frozenset(name for names in client.run(_stop_writers, list(partials), on_error="ignore").values() for name in names)
+    return frozenset(
+        name for names in client.run(_stop_writers, list(partials), on_error="ignore").values() for name in names
+    )
 
 
 def _stop_writers(partials: Sequence[Path]) -> list[str]:

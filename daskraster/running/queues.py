@@ -67,7 +67,7 @@ SYSTEMS: Mapping[str, BatchSystem] = {
         cluster_class="SLURMCluster",
         submit="sbatch",
         query=("squeue", "--noheader", "--states=all", "--user={user}", "--format=%i|%T|%r"),
-        line=r"(?P<id>\d+)\|(?P<state>[A-Z_]+)\|(?P<reason>.*)",
+        line=r"(?P<id>\d+)\|(?P<state>[A-Z_]+)[^|]*\|(?P<reason>.*)",
         over=frozenset(
             [
                 "BOOT_FAIL",
