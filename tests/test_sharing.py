@@ -139,7 +139,7 @@ def test_a_full_disk_of_the_leading_process_is_told(
 
     image = dr.open_raster(make_raster(pixels((1, 200, 200))), chunks=64)
     monkeypatch.setattr(files._Writer, "append", full)
-    with pytest.raises(dr.RasterWriteError, match="did not write a block: cannot write out.tif: no space left"):
+    with pytest.raises(dr.RasterWriteError, match=r"did not write a block: cannot write out\.tif: no space left"):
         dr.write_raster(image, tmp_path / "out.tif", blocksize=64, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]
 

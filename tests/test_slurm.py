@@ -144,7 +144,7 @@ def test_a_write_on_jobs_of_slurm(make_raster: MakeRaster, tmp_path: Path) -> No
 
 def test_a_refused_job_is_told_in_its_own_words_at_once() -> None:
     begin = time.monotonic()
-    with pytest.raises(dr.ClusterError, match="(?s)SLURM refused a job.*invalid partition specified: nowhere"):
+    with pytest.raises(dr.ClusterError, match=r"(?s)SLURM refused a job.*invalid partition specified: nowhere"):
         slurm_cluster(queue="nowhere")
     assert time.monotonic() - begin < 10
 
@@ -155,7 +155,7 @@ def test_jobs_that_wait_are_told_with_the_queues_reason() -> None:
 
 
 def test_jobs_that_fail_are_told_with_the_end_of_their_log() -> None:
-    with pytest.raises(dr.ClusterError, match="(?s)ended before a worker came.*FAILED.*/no/python: No such file"):
+    with pytest.raises(dr.ClusterError, match=r"(?s)ended before a worker came.*FAILED.*/no/python: No such file"):
         slurm_cluster(python="/no/python")
 
 
