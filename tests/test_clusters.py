@@ -111,7 +111,8 @@ class FakePbs:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.program(
-            "qsub", f'cp "$1" {folder}/script; sh "$1" >{folder}/log 2>&1 & echo $! >{folder}/pid; echo 17.server'
+            "qsub",
+            f'cp "$1" {folder}/script; sh {folder}/script >{folder}/log 2>&1 & echo $! >{folder}/pid; echo 17.server',
         )
         self.program(
             "qstat",
