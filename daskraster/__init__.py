@@ -49,6 +49,7 @@ from daskraster.lazy.opening import open_raster, tile_windows
 from daskraster.lazy.predicting import predict
 from daskraster.options import INHERIT
 from daskraster.running.checking import OverlapCheck, check_overlap
+from daskraster.running.clusters import cluster
 from daskraster.running.filefunctions import process_files
 from daskraster.running.plan import Plan
 from daskraster.running.planning import explain
@@ -84,6 +85,7 @@ __all__ = [
     "apply",
     "calc",
     "check_overlap",
+    "cluster",
     "explain",
     "label",
     "mosaic",

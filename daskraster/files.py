@@ -39,6 +39,7 @@ from daskraster.errors import RasterWriteError
 from daskraster.gaps import Gaps
 from daskraster.grid import round_up
 from daskraster.positioned import Buffer, read_at, sync_folder, write_all
+from daskraster.posting import GREETING, Post, is_shared
 from daskraster.writers import (
     RESERVED,
     Room,
@@ -104,6 +105,8 @@ class PartialFile:
     """What lies before, and behind the reserve, belongs to earlier runs."""
     fenced: tuple[tuple[int, int], ...] = ()
     """Offset and size of extents that processes of an earlier run may still write."""
+    post: Post | None = None
+    """The way to the leading process, for those that do not see this disk; None where all do."""
 
     @classmethod
     def create(
@@ -182,7 +185,7 @@ class PartialFile:
             The folder cannot be written to any more.
         """
         runs, path = leftover.runs, leftover.path
-        fields = {name: runs[0][name] for name in ("start", "front_nbytes", "reserve_nbytes", "mode")}
+        fields: dict[str, Any] = {name: runs[0][name] for name in ("start", "front_nbytes", "reserve_nbytes", "mode")}
         earlier = [cls(target=target, path=path, **_geometry(run)) for run in runs]
         claimed = [extent for run in earlier for extent in run.claimed()]
         begins = np.concatenate([leftover.offsets, np.array([begin for begin, _, _ in claimed], np.int64)])
@@ -238,6 +241,8 @@ class PartialFile:
         begins = {room.name: room.begin for room in (self.rooms.reserve, self.rooms.main)}
         found: list[tuple[int, int, str]] = []
         for claim in self.claims.iterdir():
+            if claim.name.startswith(GREETING):
+                continue
             room = RESERVED if claim.name.startswith(RESERVED) else ""
             begin = begins[room] + int(claim.name.removeprefix(room)) * self.extent_nbytes
             found.append((begin, self.extent_nbytes, claim.read_text()))
@@ -252,8 +257,11 @@ class PartialFile:
         Raises
         ------
         RasterWriteError
-            The disk is full, or the partial file is gone (finished, discarded, or on a disk this machine does not see).
+            The disk is full, the partial file is gone (finished, discarded, or on a disk this machine does not see), or the leading
+            process, which the parts go to in the last case where there is a post, cannot be reached.
         """
+        if self.post is not None and not is_shared(self.path, self.claims, self.post):
+            return self.post.deliver(self.path, parts, reserved=reserved)
         return writer_of(self.rooms).append(parts, reserved=reserved)
 
     def patch(self, offset: int, content: bytes) -> None:
@@ -316,7 +324,13 @@ class PartialFile:
         """Offset and size of the extents of processes that may still write."""
         if finished is None:
             return list(self.fenced)
-        return [*self.fenced, *((begin, size) for begin, size, process in self.claimed() if process not in finished)]
+        # A process of this machine that is dead writes no more; one that does not answer, or of another machine, may.
+        unknown = (
+            (begin, size)
+            for begin, size, process in self.claimed()
+            if process not in finished and may_be_alive(process)
+        )
+        return [*self.fenced, *unknown]
 
     def publish(self) -> int:
         """Flush, rename onto the target, remove the sidecars of a replaced file; return the size in bytes.

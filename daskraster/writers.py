@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -237,15 +238,26 @@ def close_writers(path: Path, *, forget: bool) -> None:
         writer.close()
 
 
+_OWN = secrets.token_hex(8)  # a fork has it too, but another number
+
+
 def process_name() -> str:
-    """This process, among those of all machines that write one file."""
-    return f"{socket.gethostname()} {os.getpid()}"
+    """This process, among those of all machines that write one file; containers may have equal host names and process numbers."""
+    return f"{socket.gethostname()} {os.getpid()} {_pid_namespace()} {_OWN}"
+
+
+def _pid_namespace() -> str:
+    """Within what process numbers mean something: a container may have its own on a machine of one name."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return "one"
 
 
 def may_be_alive(process: str) -> bool:
     """Whether a process (see `process_name`) may still be at work; of other machines nothing is known, so they may."""
-    host, _, number = process.rpartition(" ")
-    if host != socket.gethostname() or not number.isdecimal():
+    host, number, namespace, _ = process.split(" ")
+    if host != socket.gethostname() or namespace != _pid_namespace():
         return True
     try:
         os.kill(int(number), 0)

@@ -18,6 +18,7 @@ GROUND = {
     "positioned",
     "writers",
     "gaps",
+    "posting",
     "timing",
     "showing",
 }

@@ -121,6 +121,13 @@ class _Silence:
 _silence = _Silence()
 
 
+def limit_cache(nbytes: int) -> int:
+    """Set the size of this process's block cache, and return what it was; its default is 5 % of the machine in every process."""
+    before = int(rasterio.env.get_gdal_config("GDAL_CACHEMAX"))
+    rasterio.env.set_gdal_config("GDAL_CACHEMAX", nbytes)
+    return before
+
+
 @contextmanager
 def quiet_gdal() -> Iterator[None]:
     """GDAL as this project uses it: a bounded block cache, no threads of its own, no warning about a missing georeference."""

@@ -19,6 +19,7 @@ from daskraster.blocks.statistics import PartialStatistics
 from daskraster.blocks.tiling import TileArray
 from daskraster.files import Leftover, PartialFile
 from daskraster.grid import Window
+from daskraster.posting import Post
 
 
 class Source(Protocol):
@@ -187,6 +188,9 @@ class Sink(Protocol):
         RasterWriteError
             The file cannot be created, or written to any more.
         """
+
+    def posting(self, post: Post) -> Sink:
+        """A started sink for processes that may not see its disk: their bytes go by ``post``."""
 
     def put(
         self, block: NDArray[Any], window: Window, band_off: int, index: tuple[int, int, int], level: int = 0

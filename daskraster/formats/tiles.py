@@ -28,6 +28,7 @@ from daskraster.formats.protocols import Receipt
 from daskraster.grid import Window
 from daskraster.metadata import RasterMetadata
 from daskraster.positioned import Buffer
+from daskraster.posting import Post
 from daskraster.timing import stage, take
 
 MIN_EXTENT_NBYTES = 1 << 20
@@ -128,6 +129,10 @@ class TileSink(ABC):
             self.target, self.header(), extent_nbytes=extent_nbytes, front_nbytes=front, reserve_nbytes=reserve
         )
         return dataclasses.replace(self, partial=partial)
+
+    def posting(self, post: Post) -> Self:
+        """A started sink whose bytes go by ``post`` where its disk is not seen; see `Sink.posting`."""
+        return dataclasses.replace(self, partial=dataclasses.replace(self.started, post=post))
 
     def room_in_front(self) -> tuple[int, int]:
         """Bytes to be left free behind the header for tiles that are held back, and for overviews."""

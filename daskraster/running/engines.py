@@ -113,13 +113,16 @@ def syncing(sink: Sink, client: Any) -> Callable[[], None]:
 def stop_writers(partials: Sequence[Path], *, client: Any = None) -> frozenset[str] | None:
     """Tell every worker process that these files are complete; the names of those that agreed, or None where all are known to have ended.
 
-    A local scheduler has ended all its tasks when it returns. A cluster may have given up a worker that still runs.
+    A local scheduler has ended all its tasks when it returns. A cluster may have given up a worker that still runs, or one dies just now: those
+    do not answer.
     """
     client = client or active_client()
     if client is None:
         choosing.release()
         return None
-    return frozenset(name for names in client.run(_stop_writers, list(partials)).values() for name in names)
+    return frozenset(
+        name for names in client.run(_stop_writers, list(partials), on_error="ignore").values() for name in names
+    )
 
 
 def _stop_writers(partials: Sequence[Path]) -> list[str]:

@@ -22,11 +22,13 @@ from daskraster.running.finishing import finish, reports
 from daskraster.running.gathering import Gathering
 from daskraster.running.journal import Index
 from daskraster.running.keeping import keeps_partial, retries_of
+from daskraster.running.limits import limited
 from daskraster.running.outputs import Output, planned, receipts
 from daskraster.running.planning import check_fits
 from daskraster.running.progress import Progress
 from daskraster.running.report import WriteReport
 from daskraster.running.resuming import Begun, begun, taken_up
+from daskraster.running.sharing import reachable
 from daskraster.running.workers import active_client
 
 
@@ -171,19 +173,20 @@ def _run(outputs: Sequence[Output], options: WriteOptions) -> list[WriteReport]:
             for output, sink in zip(outputs, sinks, strict=True)
         ]
         resumed = [_take_up(one, gathering) for one, gathering in zip(under_way, gatherings, strict=True)]
-        arrays = [receipts(output, sink) for output, sink in zip(outputs, sinks, strict=True)]
-        with Progress(_name(outputs), sum(array.npartitions for array in arrays), wanted=options.progress) as line:
-            line.skip(sum(map(len, resumed)))
-            for one in under_way:
-                one.journal.follow(syncing(one.sink, client))
+        for one in under_way:
+            one.journal.follow(syncing(one.sink, client))
+        with limited(client), reachable(sinks, client) as posting:
+            arrays = [receipts(output, sink) for output, sink in zip(outputs, posting, strict=True)]
+            with Progress(_name(outputs), sum(array.npartitions for array in arrays), wanted=options.progress) as line:
+                line.skip(sum(map(len, resumed)))
 
-            def on_receipt(number: int, receipt: Receipt) -> None:
-                gatherings[number].add(receipt)
-                under_way[number].journal.add(receipt)
-                line.add(receipt.nbytes)
+                def on_receipt(number: int, receipt: Receipt) -> None:
+                    gatherings[number].add(receipt)
+                    under_way[number].journal.add(receipt)
+                    line.add(receipt.nbytes)
 
-            trying = Trying(retries=retries, outputs=[output.place for output in outputs])
-            run(arrays, on_receipt, skip=resumed, trying=trying)
+                trying = Trying(retries=retries, outputs=[output.place for output in outputs])
+                run(arrays, on_receipt, skip=resumed, trying=trying)
         finished = stop_writers([sink.partial.path for sink in sinks if sink.partial is not None])
         for one in under_way:
             one.journal.close(flush=True)

@@ -1,0 +1,180 @@
+"""Worker processes for rasters: on this machine, on SLURM, on PBS.
+
+dask starts the workers; what is added are the settings that rasters need and people forget: threads and caches of GDAL, BLAS, OpenMP and numba
+set before any of them is loaded, no spilling (blocks are small, and it would hide where they are not), and what batch systems want
+(`daskraster.running.batch`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Literal
+
+from dask.system import CPU_COUNT
+
+from daskraster.running.batch import start_batch
+from daskraster.running.owning import client_class
+from daskraster.running.sizing import WorkerShape
+from daskraster.running.wishes import ClusterWishes
+
+# The leading process and the system need some memory too.
+SHARE_OF_MEMORY = 0.8
+
+
+def cluster(
+    kind: Literal["local", "slurm", "pbs"] = "local",
+    *,
+    n_workers: int | None = None,
+    threads_per_worker: int | None = None,
+    cores_per_worker: int | None = None,
+    memory: int | str | None = None,
+    adapt: tuple[int, int] | None = None,
+    environment: Mapping[str, str] | None = None,
+    local_directory: str | os.PathLike[str] | None = None,
+    interface: str | None = None,
+    dashboard_address: str = ":0",
+    walltime: str | timedelta | None = None,
+    queue: str | None = None,
+    account: str | None = None,
+    job_memory_factor: float | None = None,
+    log_directory: str | os.PathLike[str] | None = None,
+    wait_for: int | None = None,
+    timeout: float | None = 600,
+    **options: Any,
+) -> Any:
+    """Start workers sized for rasters and give a Client on them; closing it, or leaving its ``with``, stops the workers too.
+
+    Parameters
+    ----------
+    kind
+        ``"local"``: processes on this machine. ``"slurm"``, ``"pbs"``: jobs of a batch system, one worker process each; needs the extra
+        ``jobqueue``.
+    n_workers
+        Worker processes, which are jobs on a batch system. Default: as many as fit this machine; one job.
+    threads_per_worker
+        Blocks that a worker has at work at one time. Default: as dask divides this machine; 4, or what the site's ``jobqueue.yaml`` says, in a job.
+    cores_per_worker
+        Cores of a job, where its libraries are to have more than one thread for each block; default ``threads_per_worker``.
+    memory
+        Limit of a worker, in bytes or as ``"8 GiB"``. Default: its share of four fifths of this machine; 2 GiB a thread, or what
+        ``jobqueue.yaml`` says, in a job. A job is given ``job_memory_factor`` times as much.
+    adapt
+        Fewest and most workers, in place of ``n_workers``: dask asks for as many as there is work for.
+    environment
+        Variables for the workers, beside and before those that are set anyway: ``GDAL_CACHEMAX``, ``GDAL_NUM_THREADS``,
+        ``OMP_NUM_THREADS`` and its like.
+    local_directory
+        Where workers put temporary files. Default: the node's own disk (``$SLURM_TMPDIR``, ``$TMPDIR``, ``/tmp``).
+    interface
+        Network between scheduler and workers, as ``ip link`` names it. Default on batch systems: the first fast one (``ib0``, ``hsn0`` ...) where there is one.
+    dashboard_address
+        Of dask's dashboard; its link is shown with the client. Default: any free port.
+    walltime
+        Of a job: ``"HH:MM:SS"``, ``"D-HH:MM:SS"`` or a timedelta; default one hour, or what ``jobqueue.yaml`` says. Workers leave some minutes earlier, one after
+        the other, and new jobs take their place for as long as the client is open.
+    queue, account
+        Of the batch system.
+    job_memory_factor
+        Memory asked of the batch system over the limit of the worker; default 1.3.
+    log_directory
+        For the jobs' output. Default: a folder under ``~/.cache/daskraster``, removed at the end.
+    wait_for
+        Workers to wait for before this returns; default 1, all on this machine.
+    timeout
+        Seconds to wait for them; None: for ever.
+    **options
+        Anything else that `distributed.LocalCluster`, `distributed.Worker`, or dask-jobqueue's cluster of this kind takes.
+
+    Returns
+    -------
+    distributed.Client
+        Active until it is closed. On a batch system lost jobs are replaced meanwhile.
+
+    Raises
+    ------
+    OptionError
+        An option that is unknown, out of range, or does not go with ``kind``.
+    ClusterError
+        dask-jobqueue is not installed, there is no such batch system here, it refused a job (with its own words), or no worker came in time
+        (with what it says of the jobs). Nothing is left running.
+
+    Examples
+    --------
+    >>> with cluster("local", n_workers=1, threads_per_worker=1) as client:  # doctest: +SKIP
+    ...     write_raster(result, "out.tif")
+    """
+    wishes = ClusterWishes(
+        kind=kind,
+        n_workers=n_workers,
+        threads_per_worker=threads_per_worker,
+        cores_per_worker=cores_per_worker,
+        memory=memory,
+        adapt=adapt,
+        environment=dict(environment or {}),
+        local_directory=None if local_directory is None else os.fspath(local_directory),
+        interface=interface,
+        dashboard_address=dashboard_address,
+        walltime=walltime,
+        queue=queue,
+        account=account,
+        job_memory_factor=job_memory_factor,
+        log_directory=None if log_directory is None else os.fspath(log_directory),
+        wait_for=wait_for,
+        timeout=timeout,
+        options=options,
+    )
+    return _start_local(wishes) if kind == "local" else start_batch(wishes)
+
+
+def is_batch(client: Any) -> bool:
+    """Whether the workers of a Client are jobs of a batch system, which may end at any time; as far as it can be seen from here."""
+    bases = type(getattr(client, "cluster", None)).__mro__
+    return any(base.__module__.partition(".")[0] == "dask_jobqueue" for base in bases)
+
+
+def _start_local(wishes: ClusterWishes) -> Any:
+    """A Client on processes of this machine; see `cluster`."""
+    import distributed  # noqa: PLC0415 - a second of import that threads do not need
+    from distributed.system import MEMORY_LIMIT  # noqa: PLC0415 - as above
+
+    wishes.check_options("distributed.LocalCluster", distributed.LocalCluster, distributed.Nanny, distributed.Worker)
+    count, threads = _local_numbers(wishes)
+    shape = WorkerShape(
+        threads=threads,
+        cores=wishes.cores_per_worker or threads,
+        memory_nbytes=wishes.memory_nbytes or int(MEMORY_LIMIT * SHARE_OF_MEMORY / count),
+        variables=wishes.environment,
+    )
+    settings = {
+        "n_workers": int(wishes.first_workers(default=count)),
+        "threads_per_worker": threads,
+        "memory_limit": shape.memory_nbytes,
+        "dashboard_address": wishes.dashboard_address,
+        "interface": wishes.interface,
+        "local_directory": wishes.local_directory,
+        "env": shape.environment(),
+        "config": {"distributed.worker.memory.target": False, "distributed.worker.memory.spill": False},
+    }
+    cluster = distributed.LocalCluster(**{**settings, **wishes.options})
+    try:
+        if wishes.adapt:
+            cluster.adapt(minimum=wishes.adapt[0], maximum=wishes.adapt[1])
+        return client_class()(cluster)
+    except BaseException:
+        cluster.close()
+        raise
+
+
+def _local_numbers(wishes: ClusterWishes) -> tuple[int, int]:
+    """Workers, the most of them under ``adapt``, and the threads of each: what was not said so that all cores are used once."""
+    count = wishes.adapt[1] if wishes.adapt else wishes.n_workers
+    threads = wishes.threads_per_worker
+    if count is None and threads is None:
+        # As many processes as threads in each, as dask has it: functions in Python want processes, decoded seams are shared by threads.
+        count = max(
+            number for number in range(1, CPU_COUNT + 1) if CPU_COUNT % number == 0 and number >= CPU_COUNT**0.5
+        )
+    count = count or max(1, CPU_COUNT // (threads or 1))
+    return count, threads or max(1, CPU_COUNT // count)

@@ -1,0 +1,144 @@
+"""Threads and caches of libraries kept small while blocks run, on workers that were not started for rasters and in this process.
+
+dask runs a block in each of its threads. A library that starts as many threads as there are cores in each of them makes cores times cores of
+them: up to ten times slower. `daskraster.running.clusters` sets limits before its workers start; any other Client's workers, and this process where dask's
+threads run in it, get them for as long as a run lasts.
+
+What is set: ``GDAL_NUM_THREADS``, which GDAL looks up each time; on workers also the variables of `daskraster.running.sizing`, which libraries that are
+loaded later read; and the pools of BLAS and OpenMP that are loaded already, through threadpoolctl, where that is installed (it comes with
+scikit-learn). What the user set in the environment stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import dask
+from dask.system import CPU_COUNT
+
+from daskraster.formats.gdal_handles import limit_cache
+from daskraster.running.sizing import MIN_WORKER_NBYTES, THREAD_NBYTES, WorkerShape
+
+logger = logging.getLogger(__name__)
+
+TRIES = 5
+_lock = threading.Lock()
+_holders = 0
+_undo: contextlib.ExitStack | None = None
+
+
+def set_limits(variables: Mapping[str, str], *, threads: int, cache_nbytes: int | None = None) -> None:
+    """Limit the libraries of this process, until as many `lift_limits` have come as there were calls of this.
+
+    Parameters
+    ----------
+    variables
+        Environment variables to be set where they are not set.
+    threads
+        Of the pools of libraries that are loaded.
+    cache_nbytes
+        Of GDAL's block cache; None leaves it.
+    """
+    global _holders, _undo  # noqa: PLW0603 - what it changes is the process's as well
+    with _lock:
+        _holders += 1
+        if _holders == 1:
+            _undo = contextlib.ExitStack()
+            if cache_nbytes is not None and "GDAL_CACHEMAX" not in os.environ:
+                _undo.callback(limit_cache, limit_cache(cache_nbytes))
+            for name in variables.keys() - os.environ.keys():
+                os.environ[name] = variables[name]
+                _undo.callback(os.environ.pop, name, None)
+            _limit_pools(threads, _undo)
+
+
+def lift_limits() -> None:
+    """What was before, when the last one who set limits has come."""
+    global _holders, _undo  # noqa: PLW0603 - as above
+    with _lock:
+        _holders -= 1
+        if _holders == 0 and _undo is not None:
+            _undo.close()
+            _undo = None
+
+
+def _limit_pools(threads: int, undo: contextlib.ExitStack) -> None:
+    """BLAS and OpenMP, where threadpoolctl is there and they are loaded; never more than they have."""
+    try:
+        threadpoolctl = importlib.import_module("threadpoolctl")
+    except ImportError:
+        return
+    for pool in threadpoolctl.ThreadpoolController().info():
+        if pool["num_threads"] > threads:
+            undo.callback(threadpoolctl.threadpool_limits(threads).restore_original_limits)
+            return
+
+
+@contextlib.contextmanager
+def limited(client: Any) -> Iterator[None]:
+    """Limits for the time of a run: on all workers of ``client``, those that join later too, or in this process where there is none."""
+    if client is None:
+        threads = dask.config.get("num_workers", None) or CPU_COUNT
+        # Only what can be taken back: a library that is loaded meanwhile would keep what it reads for ever.
+        set_limits({"GDAL_NUM_THREADS": "1"}, threads=max(1, CPU_COUNT // threads))
+        try:
+            yield
+        finally:
+            lift_limits()
+        return
+    name = f"daskraster-limits-{uuid.uuid4().hex}"
+    _persistently(lambda: client.register_plugin(_plugin_class()(), name=name))
+    try:
+        yield
+    finally:
+        if client.status == "running":
+            _persistently(lambda: client.unregister_worker_plugin(name))
+
+
+def _persistently(tell_workers: Callable[[], Any]) -> None:
+    """Tell all workers something; again where one of them died meanwhile, whose connection then fails for all."""
+    for attempt in range(TRIES):
+        try:
+            tell_workers()
+            return
+        except OSError as error:  # CommClosedError among them
+            logger.debug("telling the workers failed: %s", error)
+            time.sleep(0.1 * 2**attempt)
+    logger.warning("limits of threads and caches could not be changed on all workers, of which some died meanwhile")
+
+
+def limit_worker(worker: Any) -> None:
+    """Limits that suit a worker of distributed: a core for each of its threads, a cache from its memory."""
+    threads, nbytes = worker.state.nthreads, worker.memory_manager.memory_limit or worker.state.nthreads * THREAD_NBYTES
+    environment = WorkerShape(
+        threads=threads, cores=threads, memory_nbytes=max(nbytes, MIN_WORKER_NBYTES)
+    ).environment()
+    set_limits(environment, threads=1, cache_nbytes=int(environment["GDAL_CACHEMAX"]) << 20)
+
+
+@functools.cache
+def _plugin_class() -> Any:
+    """A plugin that limits a worker from its start, or its registration, to the end of a run."""
+    from distributed import WorkerPlugin  # noqa: PLC0415 - a second of import that threads do not need
+
+    class Limits(WorkerPlugin):
+        """See `limited`."""
+
+        def setup(self, worker: Any) -> None:
+            """The worker joins."""
+            limit_worker(worker)
+
+        def teardown(self, worker: Any) -> None:
+            """The run is over."""
+            lift_limits()
+
+    return Limits
