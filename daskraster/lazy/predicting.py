@@ -17,8 +17,8 @@ from daskraster.blocks.rows import by_rows, valid_pixels
 from daskraster.errors import BlockResultError, OptionError
 from daskraster.grid import Window
 from daskraster.lazy.arrays import Raster, as_raster, like, metadata_of
-from daskraster.lazy.models import ModelFile, check_features, classes_of, features_of
 from daskraster.lazy.broadcasting import shared
+from daskraster.lazy.models import ModelFile, check_features, classes_of, features_of
 from daskraster.lazy.sources import BlockWindows
 from daskraster.metadata import Number
 from daskraster.options import check_nodata, pixel_type

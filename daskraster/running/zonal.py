@@ -22,8 +22,8 @@ from daskraster.errors import OptionError, RasterArrayError
 from daskraster.formats.polygons import OUTSIDE, Polygons, polygons_on
 from daskraster.grid import Window
 from daskraster.lazy.arrays import Raster, as_raster
-from daskraster.lazy.neighbourhood import check_same_grid
 from daskraster.lazy.broadcasting import shared
+from daskraster.lazy.neighbourhood import check_same_grid
 from daskraster.lazy.sources import BlockWindows, source_array
 from daskraster.metadata import Number
 from daskraster.running.engines import run, stop_writers
