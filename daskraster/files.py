@@ -27,7 +27,7 @@ import dataclasses
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from daskraster.errors import RasterWriteError
 from daskraster.gaps import Gaps
 from daskraster.grid import round_up
-from daskraster.positioned import Buffer, read_at, sync_folder, write_all
+from daskraster.positioned import Buffer, nbytes_of, read_at, sync_folder, write_all
 from daskraster.posting import GREETING, Post, is_shared
 from daskraster.writers import (
     RESERVED,
@@ -73,6 +73,8 @@ class Leftover:
     """Where each region begins that is to be kept."""
     sizes: NDArray[np.int64]
     """How many bytes each of them has."""
+    layout: str = ""
+    """What the writer of the first run called the layout of the file; those that go on keep to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,6 +270,27 @@ class PartialFile:
         """Overwrite bytes at ``offset``: what is only known at the end, in the header."""
         with writer_of(self.rooms).descriptor() as descriptor:
             write_all(descriptor, [content], offset, target=self.target)
+
+    def rewrite(self, parts: Iterable[Sequence[Buffer]]) -> list[int]:
+        """Write all there is behind the header, from its end on, cut the file behind it, and return where each part begins.
+
+        For files of which the leading process alone has every byte. What was there before, of a run that was stopped while it did the same, is gone.
+
+        Raises
+        ------
+        RasterWriteError
+            The disk is full, or the partial file is gone.
+        """
+        offsets: list[int] = []
+        position = self.start
+        with writer_of(self.rooms).descriptor() as descriptor:
+            for several in parts:
+                write_all(descriptor, several, position, target=self.target)
+                for part in several:
+                    offsets.append(position)
+                    position += nbytes_of(part)
+            os.ftruncate(descriptor, position)
+        return offsets
 
     def append_tail(self, content: bytes, *, align: int = 1) -> int:
         """Write ``content`` behind everything, aligned, and return its offset; after `close_gaps`, in one process only."""

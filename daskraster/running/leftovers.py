@@ -18,7 +18,7 @@ from pathlib import Path
 from daskraster.files import SUFFIX, TOKEN_NBYTES, partial_prefix
 from daskraster.running.journal import Story, age, journal_path, read_start, read_story
 from daskraster.running.locking import lock
-from daskraster.writers import may_be_alive
+from daskraster.writers import may_be_alive, told
 
 # A partial file without a journal says not who writes it (a run that is computed later): old enough to be nobody's.
 FORGOTTEN_SECONDS = 3600.0
@@ -144,7 +144,7 @@ def _locked(journal: Path) -> Iterator[tuple[int | None, str]]:
         story = read_story(descriptor) if locked is not True else None
         owner = story.owner if story is not None else "a process that has just begun"
         if locked is False or (locked is None and may_be_alive(owner)):
-            yield None, owner
+            yield None, told(owner)
         else:
             yield descriptor, ""
     finally:
