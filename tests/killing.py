@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import h5py
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
@@ -61,7 +62,7 @@ def write(source: str, target: Path, kind: str, address: str | None, *, resume: 
 def contents(path: Path) -> list[tuple[Any, ...]]:
     """Everything that a reader finds: pixels and metadata of every level."""
     if path.suffix == ".kea":
-        levels: list[int | None] = [None, 0, 1, 2, 3]
+        levels: list[int | None] = [None, *range(_overviews_of(path))]
         found = [dr.open_raster(path, overview_level=level) for level in levels]
         return [(image.values.tobytes(), repr(sorted(image.attrs.items()))) for image in found]
     with ignoring_georeference(), rasterio.open(path) as dataset:
@@ -71,6 +72,11 @@ def contents(path: Path) -> list[tuple[Any, ...]]:
         with ignoring_georeference(), rasterio.open(path, overview_level=level) as dataset:
             told.append((dataset.read().tobytes(), dataset.shape))
     return told
+
+
+def _overviews_of(path: Path) -> int:
+    with h5py.File(path) as file:
+        return sum(name.startswith("OVERVIEW") for name in file["BAND1/OVERVIEWS"])
 
 
 def in_child(work: Callable[[], Any], answer: Path, *, kill_after: float | None = None) -> Any:

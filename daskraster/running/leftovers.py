@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -84,7 +85,7 @@ def open_journal(remains: Remains) -> Opened | None:
 
 
 def remove_orphans(target: Path) -> None:
-    """Remove journals whose partial file got its name just before the run was killed."""
+    """Remove journals, and what lies beside them, whose partial file got its name just before the run was killed."""
     pattern = _pattern(target, re.escape(SUFFIX + ".journal"))
     with os.scandir(target.parent) as entries:
         journals = [Path(entry.path) for entry in entries if pattern.fullmatch(entry.name)]
@@ -94,7 +95,20 @@ def remove_orphans(target: Path) -> None:
         with _locked(journal) as (descriptor, owner):
             start = None if owner or descriptor is None else read_start(descriptor)
             if start is not None and start.get("target") == target.name:
+                _remove_beside(journal.with_name(journal.name.removesuffix(".journal")))
                 journal.unlink(missing_ok=True)
+
+
+def _remove_beside(partial: Path) -> None:
+    """Remove what belongs to a partial file that is gone: the hidden sidecar, folders of claims."""
+    pattern = re.compile(re.escape(partial.name) + r"\.(aux\.xml|extents(-[0-9]+)?(\.sealed)?)")
+    with os.scandir(partial.parent) as entries:
+        beside = [Path(entry.path) for entry in entries if pattern.fullmatch(entry.name)]
+    for path in beside:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _pattern(target: Path, suffix: str) -> re.Pattern[str]:
