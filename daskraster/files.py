@@ -27,7 +27,7 @@ import dataclasses
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from daskraster.errors import RasterWriteError
 from daskraster.gaps import Gaps
 from daskraster.grid import round_up
-from daskraster.positioned import Buffer, read_at, sync_folder, write_all
+from daskraster.positioned import Buffer, nbytes_of, read_at, sync_folder, write_all
 from daskraster.posting import GREETING, Post, is_shared
 from daskraster.writers import (
     RESERVED,
@@ -73,6 +73,8 @@ class Leftover:
     """Where each region begins that is to be kept."""
     sizes: NDArray[np.int64]
     """How many bytes each of them has."""
+    layout: str = ""
+    """What the writer of the first run called the layout of the file; those that go on keep to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +105,8 @@ class PartialFile:
     """What lies before in the reserve belongs to earlier runs."""
     main_from: int = 0
     """What lies before, and behind the reserve, belongs to earlier runs."""
-    fenced: tuple[tuple[int, int], ...] = ()
-    """Offset and size of extents that processes of an earlier run may still write."""
+    fenced: tuple[tuple[int, int, str], ...] = ()
+    """Offset, size and process of extents that processes of an earlier run may still write."""
     post: Post | None = None
     """The way to the leading process, for those that do not see this disk; None where all do."""
 
@@ -187,7 +189,7 @@ class PartialFile:
         runs, path = leftover.runs, leftover.path
         fields: dict[str, Any] = {name: runs[0][name] for name in ("start", "front_nbytes", "reserve_nbytes", "mode")}
         earlier = [cls(target=target, path=path, **_geometry(run)) for run in runs]
-        claimed = [extent for run in earlier for extent in run.claimed()]
+        claimed = [extent for run in earlier for extent in run.sealed()]
         begins = np.concatenate([leftover.offsets, np.array([begin for begin, _, _ in claimed], np.int64)])
         ends = begins + np.concatenate([leftover.sizes, np.array([size for _, size, _ in claimed], np.int64)])
         reserve = fields["start"] + fields["front_nbytes"]
@@ -201,7 +203,7 @@ class PartialFile:
             run=max(run.run for run in earlier) + 1,
             reserve_from=min(round_up(int(in_reserve.max(initial=reserve)), PAGE_NBYTES), main),
             main_from=round_up(behind, PAGE_NBYTES),
-            fenced=tuple((begin, size) for begin, size, process in claimed if may_be_alive(process)),
+            fenced=tuple(extent for extent in claimed if may_be_alive(extent[2])),
             **fields,
         )
         if extent_nbytes is not None:
@@ -234,13 +236,30 @@ class PartialFile:
         names = ("start", "front_nbytes", "reserve_nbytes", "mode", "run", "reserve_from", "main_from")
         return {**{name: getattr(self, name) for name in names}, "extent_nbytes": self.extent_nbytes or 0}
 
+    @property
+    def seal(self) -> Path:
+        """Where that folder goes when another run goes on: a worker that is left over can then claim nothing in it."""
+        return self.claims.with_name(f"{self.claims.name}.sealed")
+
+    def sealed(self) -> list[tuple[int, int, str]]:
+        """Offset, size and process of each extent that this run, which is over, has claimed; from now on it can claim no more.
+
+        The next run's extents begin behind these: a block still at work that filled its extent would claim the same bytes.
+        """
+        if self.claims.is_dir():
+            self.claims.rename(self.seal)
+        return self._claims_in(self.seal)
+
     def claimed(self) -> list[tuple[int, int, str]]:
         """Offset, size and process of each extent that this run has claimed."""
-        if self.extent_nbytes is None or not self.claims.is_dir():
+        return self._claims_in(self.claims)
+
+    def _claims_in(self, folder: Path) -> list[tuple[int, int, str]]:
+        if self.extent_nbytes is None or not folder.is_dir():
             return []
         begins = {room.name: room.begin for room in (self.rooms.reserve, self.rooms.main)}
         found: list[tuple[int, int, str]] = []
-        for claim in self.claims.iterdir():
+        for claim in folder.iterdir():
             if claim.name.startswith(GREETING):
                 continue
             room = RESERVED if claim.name.startswith(RESERVED) else ""
@@ -268,6 +287,27 @@ class PartialFile:
         """Overwrite bytes at ``offset``: what is only known at the end, in the header."""
         with writer_of(self.rooms).descriptor() as descriptor:
             write_all(descriptor, [content], offset, target=self.target)
+
+    def rewrite(self, parts: Iterable[Sequence[Buffer]]) -> list[int]:
+        """Write all there is behind the header, from its end on, cut the file behind it, and return where each part begins.
+
+        For files of which the leading process alone has every byte. What was there before, of a run that was stopped while it did the same, is gone.
+
+        Raises
+        ------
+        RasterWriteError
+            The disk is full, or the partial file is gone.
+        """
+        offsets: list[int] = []
+        position = self.start
+        with writer_of(self.rooms).descriptor() as descriptor:
+            for several in parts:
+                write_all(descriptor, several, position, target=self.target)
+                for part in several:
+                    offsets.append(position)
+                    position += nbytes_of(part)
+            os.ftruncate(descriptor, position)
+        return offsets
 
     def append_tail(self, content: bytes, *, align: int = 1) -> int:
         """Write ``content`` behind everything, aligned, and return its offset; after `close_gaps`, in one process only."""
@@ -322,15 +362,9 @@ class PartialFile:
 
     def _fenced(self, finished: frozenset[str] | None) -> list[tuple[int, int]]:
         """Offset and size of the extents of processes that may still write."""
-        if finished is None:
-            return list(self.fenced)
         # A process of this machine that is dead writes no more; one that does not answer, or of another machine, may.
-        unknown = (
-            (begin, size)
-            for begin, size, process in self.claimed()
-            if process not in finished and may_be_alive(process)
-        )
-        return [*self.fenced, *unknown]
+        own = [] if finished is None else [extent for extent in self.claimed() if may_be_alive(extent[2])]
+        return [(begin, size) for begin, size, process in [*self.fenced, *own] if process not in (finished or ())]
 
     def publish(self) -> int:
         """Flush, rename onto the target, remove the sidecars of a replaced file; return the size in bytes.
@@ -370,7 +404,9 @@ class PartialFile:
     def _forget(self) -> None:
         close_writers(self.path, forget=True)
         for run in range(self.run + 1):
-            shutil.rmtree(dataclasses.replace(self, run=run).claims, ignore_errors=True)
+            of_run = dataclasses.replace(self, run=run)
+            for folder in (of_run.claims, of_run.seal):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         if self.extent_nbytes is None:

@@ -239,6 +239,7 @@ def close_writers(path: Path, *, forget: bool) -> None:
 
 
 _OWN = secrets.token_hex(8)  # a fork has it too, but another number
+NAME_PARTS = 4  # of what `process_name` gives: host, number, namespace of numbers, token
 
 
 def process_name() -> str:
@@ -254,11 +255,25 @@ def _pid_namespace() -> str:
         return "one"
 
 
+def told(process: str) -> str:
+    """A process (see `process_name`) in a sentence."""
+    parts = process.split(" ")
+    return f"process {parts[1]} on {parts[0]}" if len(parts) == NAME_PARTS else process
+
+
 def may_be_alive(process: str) -> bool:
-    """Whether a process (see `process_name`) may still be at work; of other machines nothing is known, so they may."""
-    host, number, namespace, _ = process.split(" ")
+    """Whether a process (see `process_name`) may still be at work.
+
+    Of other machines nothing is known, so theirs may; and so may one whose name is torn, since it was killed while it wrote it, or writes it now.
+    """
+    parts = process.split(" ")
+    if len(parts) != NAME_PARTS or not parts[1].isdecimal():
+        return True
+    host, number, namespace, own = parts
     if host != socket.gethostname() or namespace != _pid_namespace():
         return True
+    if int(number) == os.getpid():
+        return own == _OWN  # else that one is dead, and this process was given its number
     try:
         os.kill(int(number), 0)
     except ProcessLookupError:

@@ -68,8 +68,8 @@ def test_ten_killed_workers_lose_nothing(make_raster: MakeRaster, tmp_path: Path
         stop.set()
         killer.join()
     assert len(killed) == 10
-    # The extents of the dead, of 1 MiB here, stay as they are: a process given up may wake up and write on in its own.
-    assert report.file_nbytes < 1.01 * expected.file_nbytes + (len(killed) << 20)
+    # The extents of the dead, of 1 MiB here, are filled: this machine knows that they are dead.
+    assert report.file_nbytes < 1.05 * expected.file_nbytes
 
 
 def _blindfold() -> None:

@@ -132,13 +132,13 @@ def test_nothing_is_said_and_nothing_travels_where_all_see_it(
 def test_a_full_disk_of_the_leading_process_is_told(
     blind: Any, make_raster: MakeRaster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from daskraster import files
+    from daskraster import writers
 
     def full(*_: Any, **__: Any) -> None:
         raise dr.RasterWriteError("cannot write out.tif: no space left on device")
 
     image = dr.open_raster(make_raster(pixels((1, 200, 200))), chunks=64)
-    monkeypatch.setattr(files._Writer, "append", full)
+    monkeypatch.setattr(writers.Writer, "append", full)
     with pytest.raises(dr.RasterWriteError, match=r"did not write a block: cannot write out\.tif: no space left"):
         dr.write_raster(image, tmp_path / "out.tif", blocksize=64, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]
@@ -161,10 +161,10 @@ def test_a_block_that_fails_leaves_nothing(blind: Any, make_raster: MakeRaster, 
 def test_few_blocks_at_a_time_are_in_the_leading_process(
     blind: Any, make_raster: MakeRaster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from daskraster import files
+    from daskraster import writers
 
     monkeypatch.setattr(sharing, "SLOTS", 1)
-    append, at_once, most = files._Writer.append, [0], [0]
+    append, at_once, most = writers.Writer.append, [0], [0]
 
     def slow(*arguments: Any, **keywords: Any) -> Any:
         at_once[0] += 1
@@ -175,7 +175,7 @@ def test_few_blocks_at_a_time_are_in_the_leading_process(
         finally:
             at_once[0] -= 1
 
-    monkeypatch.setattr(files._Writer, "append", slow)
+    monkeypatch.setattr(writers.Writer, "append", slow)
     values = pixels((1, 300, 300))
     image = dr.open_raster(make_raster(values), chunks=64)
     dr.write_raster(image, tmp_path / "out.tif", blocksize=64, progress=False, overviews=False)
@@ -194,7 +194,8 @@ class TestPostOffice:
         from daskraster.running.writing import _plan
 
         image = dr.open_raster(make_raster(pixels((1, 64, 64))))
-        sink = _plan({tmp_path / "out.tif": image}, WriteOptions.of({}))[0].sink.start(many_processes=True)
+        target = tmp_path / "out.tif"
+        sink = _plan({target: image}, {target: WriteOptions.of({})})[0].sink.start(many_processes=True)
         assert sink.partial is not None
         office = PostOffice(client, [sink.partial])
         yield office.start(), sink, office

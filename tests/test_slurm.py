@@ -177,10 +177,9 @@ def test_a_job_that_never_starts_is_replaced() -> None:
         assert waiting in job_ids(client)
         ask("scancel", waiting)
         deadline = time.monotonic() + 30
-        while waiting in job_ids(client):
+        while waiting in job_ids(client) or len(job_ids(client)) < 3:
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        assert len(job_ids(client)) == 3
 
 
 def test_a_walltime_that_ends_while_blocks_are_left(make_raster: MakeRaster, tmp_path: Path) -> None:

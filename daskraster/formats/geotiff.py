@@ -26,6 +26,7 @@ need tiles kept back until their row of blocks is complete, and room in front of
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -82,6 +83,7 @@ TILE_SPARE_NBYTES = 1 << 16  # what headers of a codec may add to a tile, well a
 # Pixels of a COG whose encoded tiles are all kept in memory until they can be written in order. Peak memory of 4096 x 4096 uint16 on two
 # threads: 206 MB in no order; in order 235 MB with a scene, 248 MB with noise. As fast; a large COG, in no order, peaks at 252 MB.
 ORDERED_NBYTES = 32 << 20
+IN_ORDER = "in order"  # the layout, as a journal has it
 TILES_AT_ONCE = 256  # three buffers each, in one system call
 
 
@@ -106,7 +108,8 @@ class GeoTiffSink(TileSink):
 
     def start(self, *, many_processes: bool, leftover: Leftover | None = None) -> GeoTiffSink:
         """A sink with its partial file; see `Sink.start`."""
-        ordered = self.cloud and not many_processes and self.metadata.nbytes <= ORDERED_NBYTES
+        # A run that goes on keeps to the layout that the file's header has room for: on a cluster, receipts then bring all tiles here.
+        ordered = self._may_be_ordered(many_processes) if leftover is None else leftover.layout == IN_ORDER
         sink = dataclasses.replace(self, ordered=ordered)
         started = TileSink.start(sink, many_processes=many_processes, leftover=leftover)
         try:
@@ -120,9 +123,17 @@ class GeoTiffSink(TileSink):
 
     def held_nbytes(self, *, many_processes: bool) -> int:
         """Bytes that receipts hold until the end, at most: all tiles where they are to lie in order; see `Sink.held_nbytes`."""
-        if self.cloud and not many_processes and self.metadata.nbytes <= ORDERED_NBYTES:
+        if self._may_be_ordered(many_processes):
             return self.metadata.nbytes * 3 // 2
         return self.room_in_front()[0]
+
+    def _may_be_ordered(self, many_processes: bool) -> bool:
+        return self.cloud and not many_processes and self.metadata.nbytes <= ORDERED_NBYTES
+
+    @property
+    def layout(self) -> str:
+        """Whether its tiles lie in order; see `Sink.layout`."""
+        return IN_ORDER if self.ordered else ""
 
     def header(self) -> bytes:
         """The TIFF directories, their tile arrays still empty."""
@@ -245,14 +256,13 @@ class GeoTiffSink(TileSink):
             return
         order = in_order(self.first_numbers, len(self.levels), masked=bool(self.masks), planar=self._planar)
         numbers = [number for number in order if number in held]
-        for first in range(0, len(numbers), TILES_AT_ONCE):
-            several = numbers[first : first + TILES_AT_ONCE]
-            parts: list[Buffer] = []
-            for number in several:
-                content = held[number]
-                parts += [len(content).to_bytes(LEADER_NBYTES, "little"), content, content[-TRAILER_NBYTES:]]
-                sizes[number] = len(content)
-            offsets[several] = self.started.append(parts)[1::3]
+        if not numbers:
+            return
+        sizes[numbers] = [len(held[number]) for number in numbers]
+        offsets[numbers] = self.started.rewrite(
+            [part for number in some for part in _led_and_trailed(held[number])]
+            for some in itertools.batched(numbers, TILES_AT_ONCE)
+        )[1::3]
 
     @property
     def _planar(self) -> bool:
@@ -377,6 +387,10 @@ def geotiff_sink(
             f"GDAL cannot make {target} with {options.compress}, {metadata.dtype}, {metadata.shape[0]} bands: {error}"
         ) from error
     return sink
+
+
+def _led_and_trailed(content: bytes) -> tuple[bytes, bytes, bytes]:
+    return len(content).to_bytes(LEADER_NBYTES, "little"), content, content[-TRAILER_NBYTES:]
 
 
 def _levels_found(path: Path) -> list[tuple[Any, ...]]:

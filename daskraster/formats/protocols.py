@@ -170,6 +170,14 @@ class Sink(Protocol):
     def partial_cells(self) -> bool:
         """Whether sizes of levels are rounded up."""
 
+    @property
+    def tile_count(self) -> int:
+        """Tiles of all levels and their masks; their numbers are below it."""
+
+    @property
+    def layout(self) -> str:
+        """Of a started sink: a word for how its file is laid out, where that depends on who writes it; a run that goes on keeps to it."""
+
     def held_nbytes(self, *, many_processes: bool) -> int:
         """Bytes of encoded tiles that receipts hold until the end, at most; ``many_processes`` as in `start`."""
 

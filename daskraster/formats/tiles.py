@@ -104,6 +104,16 @@ class TileSink(ABC):
         return [0, *itertools.accumulate(array.count for array in (*self.levels, *self.masks))]
 
     @property
+    def tile_count(self) -> int:
+        """Tiles of all levels and masks."""
+        return self.first_numbers[-1]
+
+    @property
+    def layout(self) -> str:
+        """A word for what depends on who writes the file; see `Sink.layout`."""
+        return ""
+
+    @property
     def started(self) -> PartialFile:
         """The file under way.
 
@@ -168,7 +178,7 @@ class TileSink(ABC):
                     parts.append(part)
                     numbers.append(number)
         with stage("write"):
-            offsets = partial.append(parts, reserved=level > 0)
+            offsets = partial.append(parts, reserved=level > 0) if parts else []
         sizes = np.array([memoryview(part).nbytes for part in parts], dtype=np.int64)
         return Receipt(
             block=index,
@@ -222,8 +232,8 @@ class TileSink(ABC):
         RasterWriteError
             As `Sink.finish`.
         """
-        offsets = np.zeros(self.first_numbers[-1], dtype=np.int64)
-        sizes = np.zeros(self.first_numbers[-1], dtype=np.int64)
+        offsets = np.zeros(self.tile_count, dtype=np.int64)
+        sizes = np.zeros(self.tile_count, dtype=np.int64)
         held: dict[int, bytes] = {}
         for receipt in receipts:
             offsets[receipt.tiles] = receipt.offsets

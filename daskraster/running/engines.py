@@ -30,6 +30,7 @@ from daskraster.running.failures import Retrying, Trying, check_sendable, of_wor
 from daskraster.running.waves import Block, Wave, waves
 from daskraster.running.workers import active_client
 
+UNDER_WAY = ("lost", "pending")  # how a cluster calls a task whose result went with its worker
 type OnReceipt = Callable[[int, Receipt], None]
 """Called in the leading process with the number of the output and the receipt."""
 
@@ -206,6 +207,10 @@ def _run_on_cluster(client: Any, run_waves: Iterator[Wave], on_receipt: OnReceip
                 enough = len(wave.targets) // 2
             while len(under_way) > enough:
                 future, receipt = next(finished)
+                if not isinstance(receipt, Receipt) and future.status in UNDER_WAY and client.status == "running":
+                    # Its worker left before the receipt was fetched: the block is computed again.
+                    finished.add(future)
+                    continue
                 (number, block), _ = under_way.pop(future.key)
                 _check(future, receipt, trying, (number, block))
                 on_receipt(number, receipt)
@@ -217,7 +222,7 @@ def _run_on_cluster(client: Any, run_waves: Iterator[Wave], on_receipt: OnReceip
 
 def _check(future: Any, result: Any, trying: Trying, target: tuple[int, Block]) -> None:
     """Raise what a cluster gave instead of a receipt."""
-    if future.status == "finished":
+    if isinstance(result, Receipt):  # whatever has become of the worker since
         return
     what = trying.describe(*target)
     if future.status == "error":

@@ -71,7 +71,13 @@ class Story:
 
     def leftover(self, partial: Path) -> Leftover:
         """What is left, for the sink."""
-        return Leftover(path=partial, runs=self.runs, offsets=self.offsets, sizes=self.sizes)
+        return Leftover(
+            path=partial,
+            runs=self.runs,
+            offsets=self.offsets,
+            sizes=self.sizes,
+            layout=str(self.start.get("layout", "")),
+        )
 
 
 class Journal:

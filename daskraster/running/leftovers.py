@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from pathlib import Path
 from daskraster.files import SUFFIX, TOKEN_NBYTES, partial_prefix
 from daskraster.running.journal import Story, age, journal_path, read_start, read_story
 from daskraster.running.locking import lock
-from daskraster.writers import may_be_alive
+from daskraster.writers import may_be_alive, told
 
 # A partial file without a journal says not who writes it (a run that is computed later): old enough to be nobody's.
 FORGOTTEN_SECONDS = 3600.0
@@ -84,7 +85,7 @@ def open_journal(remains: Remains) -> Opened | None:
 
 
 def remove_orphans(target: Path) -> None:
-    """Remove journals whose partial file got its name just before the run was killed."""
+    """Remove journals, and what lies beside them, whose partial file got its name just before the run was killed."""
     pattern = _pattern(target, re.escape(SUFFIX + ".journal"))
     with os.scandir(target.parent) as entries:
         journals = [Path(entry.path) for entry in entries if pattern.fullmatch(entry.name)]
@@ -94,7 +95,20 @@ def remove_orphans(target: Path) -> None:
         with _locked(journal) as (descriptor, owner):
             start = None if owner or descriptor is None else read_start(descriptor)
             if start is not None and start.get("target") == target.name:
+                _remove_beside(journal.with_name(journal.name.removesuffix(".journal")))
                 journal.unlink(missing_ok=True)
+
+
+def _remove_beside(partial: Path) -> None:
+    """Remove what belongs to a partial file that is gone: the hidden sidecar, folders of claims."""
+    pattern = re.compile(re.escape(partial.name) + r"\.(aux\.xml|extents(-[0-9]+)?(\.sealed)?)")
+    with os.scandir(partial.parent) as entries:
+        beside = [Path(entry.path) for entry in entries if pattern.fullmatch(entry.name)]
+    for path in beside:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _pattern(target: Path, suffix: str) -> re.Pattern[str]:
@@ -144,7 +158,7 @@ def _locked(journal: Path) -> Iterator[tuple[int | None, str]]:
         story = read_story(descriptor) if locked is not True else None
         owner = story.owner if story is not None else "a process that has just begun"
         if locked is False or (locked is None and may_be_alive(owner)):
-            yield None, owner
+            yield None, told(owner)
         else:
             yield descriptor, ""
     finally:

@@ -110,7 +110,7 @@ def taken_up(one: Begun) -> Iterator[Receipt]:
 def _is_whole(sink: Sink, receipt: Receipt) -> bool:
     """Whether the file has the bytes that a block says it wrote."""
     partial = sink.partial
-    count = sum(level.count for level in sink.levels)
+    count = sink.tile_count
     numbers = [*receipt.tiles.tolist(), *receipt.held]
     if partial is None or not numbers or min(numbers) < 0 or max(numbers) >= count:
         return False
@@ -189,7 +189,7 @@ def _begin(sink: Sink, plan: Plan, opened: Opened | None, *, many_processes: boo
         started = sink.start(many_processes=many_processes)
         partial = _partial_of(started)
         try:
-            start = {"target": sink.target.name, "plan": plan}
+            start = {"target": sink.target.name, "plan": plan, "layout": started.layout}
             journal = Journal.create(partial.path, sink.target, start, partial.geometry)
         except BaseException:
             started.discard()
