@@ -10,6 +10,7 @@ import xarray as xr
 from dask.delayed import Delayed
 
 from daskraster.grid import Window
+from daskraster.lazy.aligning import align
 from daskraster.lazy.calculating import calc
 from daskraster.lazy.neighbourhood import apply
 from daskraster.lazy.opening import tile_windows
@@ -26,6 +27,10 @@ class DaskRasterAccessor:
 
     def __init__(self, array: xr.DataArray) -> None:
         self._array = array
+
+    def align(self, *others: xr.DataArray, **arguments: Any) -> Any:
+        """`daskraster.align` of this array and others."""
+        return align(self._array, *others, **arguments)
 
     def apply(self, func: Callable[..., Any], *others: xr.DataArray, **arguments: Any) -> Any:
         """`daskraster.apply` of ``func`` to this array and others."""

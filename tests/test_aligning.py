@@ -136,7 +136,8 @@ def test_one_task_a_block_into_a_file(image: xr.DataArray, tmp_path: Path) -> No
     with rasterio.open(tmp_path / "out.tif") as dataset:
         assert (dataset.read() == aligned.values).all()
         assert (dataset.transform, dataset.nodata) == (ZONE31.transform, 0)
-    (output,) = writing._plan({tmp_path / "two.tif": aligned}, WriteOptions.of({"blocksize": 64}))
+    two = tmp_path / "two.tif"
+    (output,) = writing._plan({two: aligned}, {two: WriteOptions.of({"blocksize": 64})})
     sink = output.sink.start(many_processes=False)
     receipts = outputs.receipts(output, sink)
     keys = list(dask.core.flatten(receipts.__dask_keys__()))

@@ -169,3 +169,46 @@ def test_options_of_single_outputs_in_write_rasters(make_raster: MakeRaster, tmp
             assert dataset.profile.get("compress") == codec
     with pytest.raises(OptionError, match=r"output_options= names c\.tif, which is no output"):
         dr.write_rasters(outputs, output_options={"c.tif": {}})
+
+
+def test_inputs_on_other_grids_are_aligned_when_asked(make_raster: MakeRaster, tmp_path: Path) -> None:
+    transform = rasterio.Affine(10, 0, 700_000, 0, -10, 5_600_000)
+    red = make_raster(RED, "red.tif", crs="EPSG:32630", transform=transform)
+    moved = make_raster(
+        NIR, "nir.tif", crs="EPSG:32630", nodata=0, transform=transform @ rasterio.Affine.translation(10.25, 5.5)
+    )
+    files = {"red": red, "nir": moved}
+    target = tmp_path / "out.tif"
+    with pytest.raises(GridMismatchError, match="align"):
+        dr.process(index, files, target)
+    # By nearest, pixels of the common rows 6 to 69 and columns 11 to 89 are moved: half a pixel goes to the next one.
+    dr.process(index, files, target, align=True, dtype="float32", chunks=32)
+    with rasterio.open(target) as out:
+        assert out.transform == transform @ rasterio.Affine.translation(11, 6)
+        due = NIR[:, 1:65, 1:80].astype("float32") - RED[:, 6:, 11:]
+        assert (out.read() == due).all()
+    for given in ("bilinear", ["nearest", "bilinear"], {"nir": "bilinear"}):
+        dr.process(index, files, target, align=given, dtype="float32")
+        red_array, nir_array = (dr.open_raster(path) for path in (red, moved))
+        aligned = dr.align(red_array, nir_array, resampling=["nearest", "bilinear"])
+        assert (read(target) == index(*(array.values for array in aligned))).all()
+    dr.process(index, list(files.values()), target, align=True, extent="like", like=red, dtype="float32", overlap=3)
+    assert read(target).shape == RED.shape
+    dr.process(smooth, moved, target, align="mode", like=red, extent="like")
+    assert read(target).shape == (1, 70, 90)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"extent": "union"}, "give align=True"),
+        ({"like": "red.tif"}, "give align=True"),
+        ({"align": {"blue": "mode"}}, "goes by the names of inputs=, which are nir, red"),
+        ({"align": ["mode"]}, "one for each of 2 inputs"),
+        ({"align": "gauss"}, "resampling='gauss' is not known"),
+        ({"align": True, "extent": "all"}, "extent='all' is not known"),
+    ],
+)
+def test_wrong_align(files: dict[str, Path], tmp_path: Path, options: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        dr.process(index, files, tmp_path / "out.tif", **options)

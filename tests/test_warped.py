@@ -72,7 +72,7 @@ def source_on(
     whole = WarpedSource(
         source=source,
         bands=tuple(range(1, len(values) + 1)),
-        part=Window(0, 0, *grid.shape_yx),
+        part_window=Window(0, 0, *grid.shape_yx),
         regrid=regrid,
         shape=(len(values), *placed.outer.shape_yx),
         nodata=tuple(nodata[: len(values)]),
@@ -269,7 +269,12 @@ def test_whole_pixel_shifts_are_copied(make_raster: MakeRaster) -> None:
     values = pixels((2, 30, 40))
     shift = Shift(row_off=-5, col_off=3, source_shape_yx=(30, 40))
     source = WarpedSource(
-        source=Array(values), bands=(2, 1), part=Window(0, 0, 30, 40), regrid=shift, shape=(2, 40, 50), nodata=(7, None)
+        source=Array(values),
+        bands=(2, 1),
+        part_window=Window(0, 0, 30, 40),
+        regrid=shift,
+        shape=(2, 40, 50),
+        nodata=(7, None),
     )
     expected = np.zeros((2, 40, 50), values.dtype)
     expected[0] = 7

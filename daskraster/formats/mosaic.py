@@ -80,6 +80,11 @@ class MosaicSource:
     def _index(self) -> _WindowIndex:
         return _WindowIndex([member.window for member in self.members])
 
+    @property
+    def inner_sources(self) -> tuple[Source, ...]:
+        """Those of the members."""
+        return tuple(member.source for member in self.members)
+
     def touching(self, window: Window) -> list[Member]:
         """The members that have a pixel in a window, in their order."""
         if len(self.members) < 16:

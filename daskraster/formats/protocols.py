@@ -72,10 +72,19 @@ class Source(Protocol):
 
 @runtime_checkable
 class Narrowing(Source, Protocol):
-    """A source made of many: of which a task takes no more along than it needs."""
+    """A source made of others, maybe of many: of which a task takes no more along than it needs."""
+
+    @property
+    def inner_sources(self) -> tuple[Source, ...]:
+        """The others."""
 
     def part(self, window: Window) -> Source:
         """A source that gives the same pixels inside ``window``, and is as small as it can be."""
+
+
+def narrowed(source: Source, window: Window) -> Source:
+    """As much of a source as a window takes: its part, or itself where it is not made of many."""
+    return source.part(window) if isinstance(source, Narrowing) else source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,8 @@ from pyproj.enums import TransformDirection
 
 from daskraster.errors import RasterReadError
 from daskraster.formats.gdalwarp import KERNELS, SourcePart, WarpPlan, fits, warp
-from daskraster.formats.protocols import Source
+from daskraster.formats.picking import nearest
+from daskraster.formats.protocols import Narrowing, Source, narrowed
 from daskraster.grid import Grid, Window
 from daskraster.metadata import Number
 
@@ -110,7 +111,8 @@ class Warp:
         if piece.clip(self.core) == piece:
             plan = replace(plan, target_transform=self.core_transform, target_shape_yx=self.core.shape_yx)
             piece = piece.relative_to(self.core)
-        return warp(SourcePart(pixels=read(needed), placed=needed, nodata=nodata), piece, plan, extra)
+        make = nearest if plan.kernel == "nearest" else warp
+        return make(SourcePart(pixels=read(needed), placed=needed, nodata=nodata), piece, plan, extra)
 
     def _pieces(self, window: Window, pixel_nbytes: int) -> list[tuple[Window, Window, int]]:
         """The window in pieces, each with the window of the source it needs and what the warper is to look at beyond its own estimate."""
@@ -158,7 +160,7 @@ class WarpedSource:
     source: Source
     bands: tuple[int, ...]
     """Those of the source that become bands 1, 2, .. here."""
-    part: Window
+    part_window: Window
     """What of the source counts; beyond it there is nothing, even if the source goes on."""
     regrid: Regrid
     shape: tuple[int, int, int]
@@ -185,6 +187,25 @@ class WarpedSource:
         """From everything the pixels depend on, the source's own token among it."""
         return hashlib.sha256(repr(self).encode()).hexdigest()
 
+    @property
+    def inner_sources(self) -> tuple[Source, ...]:
+        """The one that is warped."""
+        return (self.source,)
+
+    def part(self, window: Window) -> WarpedSource:
+        """The same, with as much of its source as ``window`` is made of; a file goes along whole, it is a path."""
+        if not isinstance(self.source, Narrowing):
+            return self
+        needs = self.regrid.needs(window, pixel_nbytes=len(self.nodata) * self.dtype.itemsize)
+        if not needs:
+            needs = [Window(0, 0, 1, 1)]
+        top, left = min(one.row_off for one in needs), min(one.col_off for one in needs)
+        bottom, right = max(one.row_stop for one in needs), max(one.col_stop for one in needs)
+        # A smaller window inside may be cut in other pieces, with other margins.
+        grown = Window(top, left, bottom - top, right - left).grow((MOST_EXTRA, MOST_EXTRA))
+        inside = grown.shift(self.part_window.row_off, self.part_window.col_off).clip(self.part_window)
+        return replace(self, source=narrowed(self.source, inside))
+
     def read(self, window: Window, bands: tuple[int, ...]) -> NDArray[Any]:
         """Pixels ``(band, y, x)`` of a window; see `Source.read`.
 
@@ -197,7 +218,7 @@ class WarpedSource:
         nodata = tuple(self.nodata[band - 1] for band in bands)
 
         def read(part: Window) -> NDArray[Any]:
-            return self.source.read(part.shift(self.part.row_off, self.part.col_off), numbers)
+            return self.source.read(part.shift(self.part_window.row_off, self.part_window.col_off), numbers)
 
         try:
             return self.regrid.made(window, read, self.dtype, nodata)

@@ -52,7 +52,8 @@ def align(
     """Rasters of other CRS, pixel size or offset on one grid; lazy.
 
     The result is that of ``gdalwarp -et 0`` on the whole raster (GDAL's warper with each pixel transformed exactly, XSCALE and YSCALE fixed
-    once), whatever the blocks. A raster that lies on the grid's lattice already (same CRS and pixel size, offset within 0.01 pixel of whole
+    once), whatever the blocks. XSCALE and YSCALE, how much the kernel is widened where the grid is coarser, are those of the pixel sizes in the
+    middle of the grid; GDAL takes them from the extent at hand, so where they are below 0.95 compare with ``-wo XSCALE=.. -wo YSCALE=..``. A raster that lies on the grid's lattice already (same CRS and pixel size, offset within 0.01 pixel of whole
     pixels) is not warped: its pixels are moved, bit for bit.
 
     Parameters
@@ -156,7 +157,7 @@ def _aligned(raster: Raster, target: TargetGrid, kernel: str) -> xr.DataArray:
         outer = (shape[0], *target.outer.shape_yx)
         view = raster.view
         source = WarpedSource(
-            source=view.source, bands=view.bands, part=view.window, regrid=regrid, shape=outer, nodata=nodata
+            source=view.source, bands=view.bands, part_window=view.window, regrid=regrid, shape=outer, nodata=nodata
         )
         bands = tuple(range(1, shape[0] + 1))
         data = source_array(SourceView(source, bands, target.inner), chunks_yx)

@@ -12,7 +12,7 @@ from dask.layers import ArrayOverlapLayer
 
 from daskraster.lazy.expression_sources import leaf_reads
 from daskraster.lazy.functions import FunctionStep
-from daskraster.lazy.sources import ReadBlock
+from daskraster.lazy.sources import ReadBlock, reads_in
 
 type Key = tuple[str, int, int, int]
 
@@ -62,7 +62,7 @@ def anatomy(data: da.Array) -> Anatomy:
             exchanges.append(Exchange(halo_yx=(depth.get(1, 0), depth.get(2, 0)), chunks=layer.chunks))
         elif isinstance(layer, Blockwise):
             held: list[Any] = [value for value, index in layer.indices if index is None]
-            reads += [leaf for value in held if isinstance(value, ReadBlock) for leaf in leaf_reads(value)]
+            reads += [leaf for read in reads_in(layer) for leaf in leaf_reads(read)]
             functions += [
                 FunctionLayer(step=value, inputs=tuple(_arrays(layer)))
                 for value in held

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from daskraster.blocks.evaluation import Calculation
-from daskraster.formats.protocols import Source
+from daskraster.formats.protocols import Source, narrowed
 from daskraster.grid import Window
 from daskraster.lazy.sources import ReadBlock, SourceView
 from daskraster.timing import stage
@@ -50,6 +50,19 @@ class ExpressionSource:
     def __repr__(self) -> str:
         # Short: sources of sources of sources would fill pages, and graph tokens are made of it.
         return f"ExpressionSource({self.token})"
+
+    @property
+    def inner_sources(self) -> tuple[Source, ...]:
+        """Those of the inputs."""
+        return tuple(view.source for view in self.inputs)
+
+    def part(self, window: Window) -> ExpressionSource:
+        """The same, with as much of each input as ``window`` takes."""
+        inputs = []
+        for view in self.inputs:
+            source = narrowed(view.source, window.shift(view.window.row_off, view.window.col_off))
+            inputs.append(view if source is view.source else replace(view, source=source))
+        return replace(self, inputs=tuple(inputs))
 
     def read(self, window: Window, bands: tuple[int, ...]) -> NDArray[Any]:
         """Pixels of a window inside the raster, a new array ``(band, y, x)``.

@@ -181,11 +181,27 @@ def source_of(array: da.Array) -> SourceView | None:
     return view if (len(view.bands), *view.window.shape_yx) == expected else None
 
 
+def reads_in(layer: Any) -> list[ReadBlock]:
+    """The reading steps that a layer of a graph holds."""
+    if not isinstance(layer, Blockwise):
+        return []
+    held: list[Any] = [value for value, index in layer.indices if index is None]
+    return [
+        *(blocks.read for blocks in layer.io_deps.values() if isinstance(blocks, NarrowedBlocks)),
+        *(value for value in held if isinstance(value, ReadBlock)),
+    ]
+
+
 def sources_in(array: da.Array) -> list[Source]:
-    """Every source that the pixels of an array are made of, however they were computed."""
-    blockwise = [layer for layer in array.dask.layers.values() if isinstance(layer, Blockwise)]
-    values: list[Any] = [value for layer in blockwise for value, _ in layer.indices]
-    return [value.view.source for value in values if isinstance(value, ReadBlock)]
+    """Every source that the pixels of an array are made of, however they were computed: files, not what is made of them."""
+    reads = [read for layer in array.dask.layers.values() for read in reads_in(layer)]
+    return list(dict.fromkeys(leaf for read in reads for leaf in _leaves(read.view.source)))
+
+
+def _leaves(source: Source) -> list[Source]:
+    if not isinstance(source, Narrowing):
+        return [source]
+    return [leaf for inner in source.inner_sources for leaf in _leaves(inner)]
 
 
 type _Chunks = tuple[tuple[int, ...], ...]
@@ -196,9 +212,7 @@ def _found(layers: Any, name: str) -> tuple[SourceView, _Chunks] | None:
     layer = layers.get(name)
     # dask's optimisation gives the last step's name to what it fused.
     if isinstance(layer, Blockwise) and name.startswith(LAYER_PREFIX):
-        narrowed: list[Any] = [blocks.read for blocks in layer.io_deps.values() if isinstance(blocks, NarrowedBlocks)]
-        plain: list[Any] = [value for value, index in layer.indices if index is None and isinstance(value, ReadBlock)]
-        for read in (*narrowed, *plain):
+        for read in reads_in(layer):
             if read.windows.halo_yx == (0, 0):
                 return read.view, ((len(read.view.bands),), *read.windows.chunks_yx)
         return None

@@ -28,7 +28,7 @@ from dask.tokenize import TokenizationError
 from dask.utils import key_split
 
 from daskraster.lazy.functions import FunctionStep, function_name
-from daskraster.lazy.sources import ReadBlock
+from daskraster.lazy.sources import ReadBlock, reads_in
 from daskraster.options import WriteOptions
 
 type Plan = dict[str, str]
@@ -121,7 +121,9 @@ class _Looked:
                 (self._reference(value), index) if isinstance(value, str) else (self._value(value), index)
                 for value, index in layer.indices
             ]
-            return _hash(["blockwise", layer.output_indices, self._value(layer.task), indices])
+            # What a source made of others reads is no index of the layer, it is cut to measure for each block.
+            reads = [self._value(read) for read in reads_in(layer)]
+            return _hash(["blockwise", layer.output_indices, self._value(layer.task), indices, reads])
         tasks = dict(layer)
         keys = sorted(tasks, key=str)
         step = -(-len(keys) // MAX_TASKS) or 1

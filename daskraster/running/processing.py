@@ -10,6 +10,7 @@ from typing import Any
 import xarray as xr
 
 from daskraster.errors import BlockResultError, OptionError
+from daskraster.lazy import aligning
 from daskraster.lazy.functions import function_name
 from daskraster.lazy.neighbourhood import apply
 from daskraster.lazy.opening import open_raster
@@ -36,6 +37,9 @@ def process(
     kwargs: Mapping[str, Any] | None = None,
     chunks: Any = "auto",
     masked: bool = False,
+    align: bool | str | Sequence[str] | Mapping[str, str] = False,
+    extent: str | None = None,
+    like: Any = None,
     output_options: Mapping[Any, WriteKeywords] | None = None,
     **options: Any,
 ) -> Any:
@@ -58,7 +62,7 @@ def process(
             {"index": "a.tif", "mask": "b.tif"}  a dict of arrays by those names
 
     inputs
-        A path, several, or a dict of name -> path. All on one grid.
+        A path, several, or a dict of name -> path. All on one grid, unless ``align`` is asked for.
     outputs
         A path, several, or a dict of name -> path; formats by their suffixes.
     overlap, boundary, with_block
@@ -70,6 +74,11 @@ def process(
         Further keyword arguments of ``func``: RIOS' ``otherargs``.
     chunks, masked
         As in `open_raster`, for every input.
+    align
+        Inputs on other grids are brought to one, as by `daskraster.align`: True by nearest, or the name of a resampling, or one for each
+        input: a list, or a dict by name where ``inputs`` is one (those left out: nearest). False: they are refused.
+    extent, like
+        As in `daskraster.align` (``"intersection"`` and the grid of the first input, where left out); with ``align`` alone.
     output_options
         Write options of single outputs, by name (or by path, where outputs have no names).
     **options
@@ -84,7 +93,9 @@ def process(
     OptionError
         Names that no function can take, options that are unknown or clash; before anything is computed.
     GridMismatchError
-        The inputs lie on different grids.
+        The inputs lie on different grids and ``align`` was not asked for; or they have no pixel in common.
+    RasterArrayError
+        An input without CRS or transform is to be aligned.
     RasterNotFoundError, RasterFormatError
         An input that is missing or no raster.
     BlockResultError
@@ -100,13 +111,18 @@ def process(
     ...     return (nir.astype("float32") - red) / (nir + red)
     >>> process(index, {"red": "b4.tif", "nir": "b8.tif"}, "ndvi.tif")  # doctest: +SKIP
     >>> process(smooth, "in.kea", "smooth.tif", overlap=2, compress="zstd")  # doctest: +SKIP
+    >>> process(wetness, {"s2": "s2.tif", "dem": "dem.tif"}, "w.tif", align={"dem": "bilinear"})  # doctest: +SKIP
     """
     if not callable(func):
         raise OptionError(f"the first argument of process is the function, came {func!r}")
     sources = _Files.of(inputs, "inputs")
     targets = _Files.of(outputs, "outputs")
     _check_names(sources, with_block=with_block, kwargs=kwargs or {})
+    resampling = _resampling(align, sources, extent, like)
     rasters = [open_raster(path, chunks=chunks, masked=masked) for path in sources.paths]
+    if resampling is not None:
+        aligned = aligning.align(*rasters, like=like, extent=extent or "intersection", resampling=resampling)
+        rasters = [aligned] if len(rasters) == 1 else list(aligned)
     results = apply(
         _called_by_name(func, sources, targets, with_block=with_block),
         *rasters,
@@ -226,6 +242,31 @@ def _check_names(sources: _Files, *, with_block: bool, kwargs: Mapping[str, Any]
             raise OptionError(
                 f"inputs= has the name {name!r}, which is also an argument of kwargs= or the Block's name"
             )
+
+
+def _resampling(align: Any, sources: _Files, extent: str | None, like: Any) -> list[str] | None:
+    """The resampling of each input; None where they are not to be aligned. `daskraster.align` knows the names."""
+    if align is False:
+        if extent is not None or like is not None:
+            raise OptionError(
+                "extent= and like= say how inputs are aligned: give align=True, or a resampling, with them"
+            )
+        return None
+    count = len(sources.paths)
+    if align is True:
+        return ["nearest"] * count
+    if isinstance(align, str):
+        return [align] * count
+    if isinstance(align, Mapping):
+        names = sources.names or ()
+        if set(align) - set(names):
+            raise OptionError(
+                f"align={dict(align)!r} goes by the names of inputs=, which are {', '.join(names) or 'none'}"
+            )
+        return [align.get(name, "nearest") for name in names]
+    if not isinstance(align, list | tuple) or len(align) != count:
+        raise OptionError(f"align={align!r} must be True, the name of a resampling, or one for each of {count} inputs")
+    return list(align)
 
 
 def _by_output(value: Any, targets: _Files, what: str) -> Any:
