@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 import daskraster as dr
 from benchmarks.peers.functions import add_one
+from daskraster.formats.places import TilePlaces
 from daskraster.formats.protocols import Receipt
 from daskraster.grid import Window, split_axis
 from daskraster.lazy.arrays import as_raster
@@ -50,6 +51,10 @@ class NullSink:
     """Takes blocks and keeps nothing but their number."""
 
     target: Path
+
+    def no_places(self) -> TilePlaces:
+        """Room for one tile."""
+        return TilePlaces(1)
 
     def put(self, block: NDArray[Any], window: Window, band_off: int, index: Any, level: int = 0) -> Receipt:
         """A receipt as of a file with one tile a block."""
@@ -99,6 +104,6 @@ def run(
         options = WriteOptions.of({"blocksize": SIDE, "statistics": False, "overviews": False})
         output = planned(as_raster(result), target.with_suffix(".tif"), options)
         sink: Any = NullSink(target=target)
-        gathering = Gathering(sink, None, 1)
+        gathering = Gathering(sink, None, 1, output.numblocks)
         run_blocks([receipts(output, sink)], lambda _, receipt: gathering.add(receipt))
         target.write_text(str(gathering.blocks))

@@ -18,6 +18,7 @@ from daskraster.blocks.results import BandStatistics
 from daskraster.blocks.statistics import PartialStatistics
 from daskraster.blocks.tiling import TileArray
 from daskraster.files import Leftover, PartialFile
+from daskraster.formats.places import TilePlaces
 from daskraster.grid import Window
 from daskraster.posting import Post
 
@@ -220,9 +221,12 @@ class Sink(Protocol):
             The codec refused a tile or the disk the bytes; the message names the window.
         """
 
+    def no_places(self) -> TilePlaces:
+        """What receipts are folded into: where each tile of every level lies, none of them there yet."""
+
     def finish(
         self,
-        receipts: Sequence[Receipt],
+        places: TilePlaces,
         statistics: Sequence[BandStatistics] = (),
         *,
         finished: frozenset[str] | None = None,
@@ -231,8 +235,8 @@ class Sink(Protocol):
 
         Parameters
         ----------
-        receipts
-            Of all blocks and levels; of a tile that was written twice the last one counts.
+        places
+            Where the tiles of all blocks and levels lie; tiles that were held back get theirs here.
         statistics
             One for each band, or none.
         finished

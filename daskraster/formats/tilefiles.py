@@ -63,7 +63,9 @@ def write_tile_file(path: Path, driver: str, block: NDArray[Any], metadata: Rast
     sink = choosing.sink(driver, path, metadata, options).start(many_processes=False)
     try:
         receipt = sink.put(block, Window(0, 0, *metadata.grid.shape_yx), 0, (0, 0, 0))
-        sink.finish([receipt])
+        places = sink.no_places()
+        places.add(receipt.tiles, receipt.offsets, receipt.sizes, receipt.held)
+        sink.finish(places)
         sink.publish()
     except BaseException:
         sink.discard()

@@ -24,6 +24,7 @@ from daskraster.blocks.tiling import TileArray
 from daskraster.blocks.validity import Validity
 from daskraster.errors import RasterWriteError
 from daskraster.files import Leftover, PartialFile, writable_target
+from daskraster.formats.places import TilePlaces
 from daskraster.formats.protocols import Receipt
 from daskraster.grid import Window
 from daskraster.metadata import RasterMetadata
@@ -218,9 +219,13 @@ class TileSink(ABC):
                 f"cannot encode a tile of {self.target} in {window} as {self.codec.compress}: {error}"
             ) from error
 
+    def no_places(self) -> TilePlaces:
+        """Where tiles will lie; none is there yet. See `Sink.no_places`."""
+        return TilePlaces(self.first_numbers[-1])
+
     def finish(
         self,
-        receipts: Sequence[Receipt],
+        places: TilePlaces,
         statistics: Sequence[BandStatistics] = (),
         *,
         finished: frozenset[str] | None = None,
@@ -232,14 +237,8 @@ class TileSink(ABC):
         RasterWriteError
             As `Sink.finish`.
         """
-        offsets = np.zeros(self.tile_count, dtype=np.int64)
-        sizes = np.zeros(self.tile_count, dtype=np.int64)
-        held: dict[int, bytes] = {}
-        for receipt in receipts:
-            offsets[receipt.tiles] = receipt.offsets
-            sizes[receipt.tiles] = receipt.sizes
-            held.update(receipt.held)
-        self.write_held(held, offsets, sizes)
+        offsets, sizes = places.offsets, places.sizes
+        self.write_held(places.held, offsets, sizes)
         missing = np.flatnonzero(sizes == 0)
         if missing.size:
             raise RasterWriteError(

@@ -106,7 +106,7 @@ def _add_gatherings(
         key = f"gather-{start}-{number:07d}"
         task = Task(
             key,
-            _Gather(output.pyramid, output.metadata.shape[0]),
+            _Gather(output.pyramid, output.metadata.shape[0], output.numblocks),
             TaskRef(before),
             *[TaskRef(receipt) for receipt in receipts[first : first + step]],
         )
@@ -121,12 +121,16 @@ class _Gather:
 
     pyramid: Pyramid | None
     bands: int
+    numblocks: tuple[int, int, int]
 
     def __call__(self, before: _Started | Gathering, *taken: Receipt) -> Gathering:
-        gathering = before if isinstance(before, Gathering) else Gathering(before.sink, self.pyramid, self.bands)
+        gathering = before if isinstance(before, Gathering) else self._begun(before.sink)
         for receipt in taken:
             gathering.add(receipt)
         return gathering
+
+    def _begun(self, sink: Sink) -> Gathering:
+        return Gathering(sink, self.pyramid, self.bands, self.numblocks)
 
 
 def _guard(task: Any, started: Sequence[str]) -> Any:

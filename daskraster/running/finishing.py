@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from daskraster.blocks.results import BandStatistics
 from daskraster.files import process_name
-from daskraster.formats.protocols import Receipt, Sink
+from daskraster.formats.protocols import Sink
 from daskraster.metadata import RasterMetadata
 from daskraster.running.gathering import Gathering
 from daskraster.running.report import WriteReport, peak_nbytes
@@ -71,16 +71,8 @@ def reports(
             file_nbytes=output.file_nbytes,
             peak_nbytes=peak_nbytes(),
             planned_nbytes=planned_nbytes,
-            stage_seconds=_stage_seconds(output.gathering.receipts),
+            stage_seconds=output.gathering.seconds,
             resumed_blocks=count,
         )
         for metadata, output, count in zip(metadatas, outputs, resumed or [0] * len(outputs), strict=True)
     ]
-
-
-def _stage_seconds(taken: Sequence[Receipt]) -> dict[str, float]:
-    stages: dict[str, float] = {}
-    for receipt in taken:
-        for name, spent in receipt.seconds.items():
-            stages[name] = stages.get(name, 0.0) + spent
-    return stages

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from daskraster.blocks.results import BandStatistics
 from daskraster.blocks.statistics import PartialStatistics, merge_statistics
 from daskraster.formats.protocols import Receipt, Sink
+from daskraster.running.blocksets import BlockSet
 from daskraster.running.pyramid import Pyramid, SharedLevels
 
 # Partial statistics merged at once: up to 128 KB each with 16-bit pixels, and many cost less than one after the other.
@@ -14,20 +13,39 @@ MERGED_AT_ONCE = 16
 
 
 class Gathering:
-    """Everything that is known of one output under way. In the leading process, one call at a time; picklable between calls."""
+    """Everything that is known of one output under way. In the leading process, one call at a time; picklable between calls.
 
-    def __init__(self, sink: Sink, pyramid: Pyramid | None, bands: int) -> None:
+    Receipts are folded as they come, so that a run of a million blocks takes 16 bytes a tile and one a block, and nothing else that grows.
+
+    Parameters
+    ----------
+    sink
+        Started.
+    pyramid
+        The overviews, where there are any.
+    bands
+        Of the raster.
+    numblocks
+        Blocks along bands, rows and columns.
+    """
+
+    def __init__(self, sink: Sink, pyramid: Pyramid | None, bands: int, numblocks: tuple[int, int, int]) -> None:
         self._sink = sink
         self._shared = None if pyramid is None else SharedLevels(sink, pyramid)
         self._statistics: list[list[PartialStatistics]] = [[] for _ in range(bands)]
-        self._blocks: set[tuple[int, int, int]] = set()
-        self.receipts: list[Receipt] = []
-        """Of all blocks and levels, without what was taken out of them."""
+        self._blocks = BlockSet(numblocks)
+        self._places = sink.no_places()
+        self.seconds: dict[str, float] = {}
+        """Seconds of each stage, of all blocks and levels."""
 
     @property
     def blocks(self) -> int:
         """Blocks that are in the file."""
         return len(self._blocks)
+
+    def done(self) -> BlockSet:
+        """The blocks that are in the file now."""
+        return self._blocks.copy()
 
     def add(self, receipt: Receipt) -> None:
         """Take up a block. Of a block that comes again the place of its tiles counts anew, the rest does not.
@@ -37,7 +55,7 @@ class Gathering:
         RasterWriteError
             A tile of an overview, complete with this block, could not be written.
         """
-        self.receipts.append(replace(receipt, statistics=(), piece=None))
+        self._fold(receipt)
         if receipt.block in self._blocks:
             return
         self._blocks.add(receipt.block)
@@ -46,7 +64,13 @@ class Gathering:
             if len(self._statistics[band]) >= MERGED_AT_ONCE:
                 self._statistics[band] = [merge_statistics(self._statistics[band])]
         if receipt.piece is not None and self._shared is not None:
-            self.receipts += self._shared.add(receipt.piece)
+            for made in self._shared.add(receipt.piece):
+                self._fold(made)
+
+    def _fold(self, receipt: Receipt) -> None:
+        self._places.add(receipt.tiles, receipt.offsets, receipt.sizes, receipt.held)
+        for name, spent in receipt.seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
 
     def finish(self, finished: frozenset[str] | None = None) -> tuple[BandStatistics, ...]:
         """Complete the partial file; statistics of each band, none where they were not wanted.
@@ -59,7 +83,7 @@ class Gathering:
             See `daskraster.formats.protocols.Sink.finish`.
         """
         statistics = self.statistics()
-        self._sink.finish(self.receipts, statistics, finished=finished)
+        self._sink.finish(self._places, statistics, finished=finished)
         return statistics
 
     def statistics(self) -> tuple[BandStatistics, ...]:

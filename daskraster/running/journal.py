@@ -94,8 +94,8 @@ class Journal:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._sync: Callable[[], None] = lambda: None
-        self.blocks: set[Index] = set()
-        """Blocks of this run, and of earlier ones that were found whole."""
+        self.blocks = 0
+        """Number of blocks of this run, and of earlier ones that were found whole."""
 
     @classmethod
     def create(cls, partial: Path, target: Path, start: Mapping[str, Any], geometry: Mapping[str, int]) -> Journal:
@@ -169,7 +169,7 @@ class Journal:
             )
             self._raise_failure()
             self._waiting.append(record)
-            self.blocks.add(receipt.block)
+            self.blocks += 1
             self._waiting_nbytes += len(record)
             self._changed.notify_all()
 

@@ -59,6 +59,12 @@ class Output:
     """For each band what NaN becomes: the nodata value, in a file of integers and for an array that was opened masked."""
 
     @property
+    def numblocks(self) -> tuple[int, int, int]:
+        """Blocks along bands, rows and columns."""
+        bands, rows, cols = map(len, self.chunks)
+        return bands, rows, cols
+
+    @property
     def place(self) -> Place:
         """What messages need to know of its blocks."""
         return Place(target=self.sink.target, chunks=self.chunks)

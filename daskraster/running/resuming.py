@@ -103,7 +103,7 @@ def taken_up(one: Begun) -> Iterator[Receipt]:
         while some := list(itertools.islice(receipts, CHECKED_AT_ONCE)):
             for receipt, good in zip(some, pool.map(lambda receipt: _is_whole(one.sink, receipt), some), strict=True):
                 if good:
-                    one.journal.blocks.add(receipt.block)
+                    one.journal.blocks += 1
                     yield receipt
 
 

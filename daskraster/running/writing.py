@@ -19,8 +19,8 @@ from daskraster.running.delaying import delayed_run
 from daskraster.running.engines import run, stop_writers, syncing, uses_other_processes
 from daskraster.running.failures import Trying
 from daskraster.running.finishing import finish, reports
+from daskraster.running.blocksets import BlockSet
 from daskraster.running.gathering import Gathering
-from daskraster.running.journal import Index
 from daskraster.running.keeping import keeps_partial, retries_of
 from daskraster.running.limits import limited
 from daskraster.running.outputs import Output, planned, receipts
@@ -169,7 +169,7 @@ def _run(outputs: Sequence[Output], options: WriteOptions) -> list[WriteReport]:
     with begun(outputs, options, many_processes=uses_other_processes(), keep=keep) as under_way:
         sinks = [one.sink for one in under_way]
         gatherings = [
-            Gathering(sink, output.pyramid, output.metadata.shape[0])
+            Gathering(sink, output.pyramid, output.metadata.shape[0], output.numblocks)
             for output, sink in zip(outputs, sinks, strict=True)
         ]
         resumed = [_take_up(one, gathering) for one, gathering in zip(under_way, gatherings, strict=True)]
@@ -203,13 +203,11 @@ def _run(outputs: Sequence[Output], options: WriteOptions) -> list[WriteReport]:
     )
 
 
-def _take_up(one: Begun, gathering: Gathering) -> frozenset[Index]:
+def _take_up(one: Begun, gathering: Gathering) -> BlockSet:
     """Give the gathering what an earlier run has finished; those blocks."""
-    blocks: list[Index] = []
     for receipt in taken_up(one):
         gathering.add(receipt)
-        blocks.append(receipt.block)
-    return frozenset(blocks)
+    return gathering.done()
 
 
 def _name(outputs: Sequence[Output]) -> str:
