@@ -18,45 +18,50 @@ The house has six floors; a module imports only from floors below its own. READM
     1  ground      errors, grid, options ...   values that all floors share; files that appear whole or not at all
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from daskraster import accessor as _accessor  # noqa: F401 - registers .dr
-from daskraster.errors import (
-    BlockResultError,
-    ClusterError,
-    DaskRasterError,
-    DaskRasterWarning,
-    ExpressionError,
-    FunctionPicklingError,
-    GridMismatchError,
-    OptionError,
-    RasterArrayError,
-    RasterFormatError,
-    RasterMemoryError,
-    RasterNotFoundError,
-    RasterReadError,
-    RasterWriteError,
-    WorkerError,
-)
-from daskraster.formats.attribute_tables import read_attribute_table
-from daskraster.formats.kea_tables import write_attribute_table
-from daskraster.grid import Grid, Window
-from daskraster.lazy.aligning import align
-from daskraster.lazy.calculating import calc
-from daskraster.lazy.functions import Block
-from daskraster.lazy.labelling import label
-from daskraster.lazy.mosaicking import mosaic
-from daskraster.lazy.neighbourhood import apply
-from daskraster.lazy.opening import open_raster, tile_windows
-from daskraster.lazy.predicting import predict
-from daskraster.options import INHERIT
-from daskraster.running.checking import OverlapCheck, check_overlap
-from daskraster.running.clusters import cluster
-from daskraster.running.filefunctions import process_files
-from daskraster.running.plan import Plan
-from daskraster.running.planning import explain
-from daskraster.running.processing import process
-from daskraster.running.report import WriteReport
-from daskraster.running.writing import write_raster, write_rasters
-from daskraster.running.zonal import zonal_statistics
+
+if TYPE_CHECKING:
+    from daskraster.errors import (
+        BlockResultError,
+        ClusterError,
+        DaskRasterError,
+        DaskRasterWarning,
+        ExpressionError,
+        FunctionPicklingError,
+        GridMismatchError,
+        OptionError,
+        RasterArrayError,
+        RasterFormatError,
+        RasterMemoryError,
+        RasterNotFoundError,
+        RasterReadError,
+        RasterWriteError,
+        WorkerError,
+    )
+    from daskraster.formats.attribute_tables import read_attribute_table
+    from daskraster.formats.kea_tables import write_attribute_table
+    from daskraster.grid import Grid, Window
+    from daskraster.lazy.aligning import align
+    from daskraster.lazy.calculating import calc
+    from daskraster.lazy.functions import Block
+    from daskraster.lazy.labelling import label
+    from daskraster.lazy.mosaicking import mosaic
+    from daskraster.lazy.neighbourhood import apply
+    from daskraster.lazy.opening import open_raster, tile_windows
+    from daskraster.lazy.predicting import predict
+    from daskraster.options import INHERIT
+    from daskraster.running.checking import OverlapCheck, check_overlap
+    from daskraster.running.clusters import cluster
+    from daskraster.running.filefunctions import process_files
+    from daskraster.running.plan import Plan
+    from daskraster.running.planning import explain
+    from daskraster.running.processing import process
+    from daskraster.running.report import WriteReport
+    from daskraster.running.writing import write_raster, write_rasters
+    from daskraster.running.zonal import zonal_statistics
 
 __all__ = [
     "INHERIT",
@@ -100,3 +105,60 @@ __all__ = [
     "write_rasters",
     "zonal_statistics",
 ]
+
+# Where each name lives. A module is imported when one of its names is first asked for: all of them, with h5py, would take a tenth of
+# what xarray and dask take, and few scripts need more than half.
+_HOMES = {
+    "INHERIT": "options",
+    "Block": "lazy.functions",
+    "BlockResultError": "errors",
+    "ClusterError": "errors",
+    "DaskRasterError": "errors",
+    "DaskRasterWarning": "errors",
+    "ExpressionError": "errors",
+    "FunctionPicklingError": "errors",
+    "Grid": "grid",
+    "GridMismatchError": "errors",
+    "OptionError": "errors",
+    "OverlapCheck": "running.checking",
+    "Plan": "running.plan",
+    "RasterArrayError": "errors",
+    "RasterFormatError": "errors",
+    "RasterMemoryError": "errors",
+    "RasterNotFoundError": "errors",
+    "RasterReadError": "errors",
+    "RasterWriteError": "errors",
+    "Window": "grid",
+    "WorkerError": "errors",
+    "WriteReport": "running.report",
+    "align": "lazy.aligning",
+    "apply": "lazy.neighbourhood",
+    "calc": "lazy.calculating",
+    "check_overlap": "running.checking",
+    "cluster": "running.clusters",
+    "explain": "running.planning",
+    "label": "lazy.labelling",
+    "mosaic": "lazy.mosaicking",
+    "open_raster": "lazy.opening",
+    "predict": "lazy.predicting",
+    "process": "running.processing",
+    "process_files": "running.filefunctions",
+    "read_attribute_table": "formats.attribute_tables",
+    "tile_windows": "lazy.opening",
+    "write_attribute_table": "formats.kea_tables",
+    "write_raster": "running.writing",
+    "write_rasters": "running.writing",
+    "zonal_statistics": "running.zonal",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what a public name stands for (PEP 562); from then on it is found without coming here."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

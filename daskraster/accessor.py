@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
+import rioxarray  # noqa: F401 - registers .rio, which every raster here has
 import xarray as xr
-from dask.delayed import Delayed
 
-from daskraster.grid import Window
-from daskraster.lazy.aligning import align
-from daskraster.lazy.calculating import calc
-from daskraster.lazy.neighbourhood import apply
-from daskraster.lazy.opening import tile_windows
-from daskraster.options import WriteKeywords
-from daskraster.running.plan import Plan
-from daskraster.running.planning import explain
-from daskraster.running.report import WriteReport
-from daskraster.running.writing import write_raster
+import daskraster as dr  # its names are imported when a method first asks for them
+
+if TYPE_CHECKING:
+    from dask.delayed import Delayed
+
+    from daskraster.grid import Window
+    from daskraster.options import WriteKeywords
+    from daskraster.running.plan import Plan
+    from daskraster.running.report import WriteReport
 
 
 @xr.register_dataarray_accessor("dr")
@@ -30,15 +29,15 @@ class DaskRasterAccessor:
 
     def align(self, *others: xr.DataArray, **arguments: Any) -> Any:
         """`daskraster.align` of this array and others."""
-        return align(self._array, *others, **arguments)
+        return dr.align(self._array, *others, **arguments)
 
     def apply(self, func: Callable[..., Any], *others: xr.DataArray, **arguments: Any) -> Any:
         """`daskraster.apply` of ``func`` to this array and others."""
-        return apply(func, self._array, *others, **arguments)
+        return dr.apply(func, self._array, *others, **arguments)
 
     def calc(self, expression: str, *others: xr.DataArray, **arguments: Any) -> xr.DataArray:
         """`daskraster.calc` of ``expression`` on the bands of this array, b1 and up, and others."""
-        return calc(expression, self._array, *others, **arguments)
+        return dr.calc(expression, self._array, *others, **arguments)
 
     def explain(
         self,
@@ -48,14 +47,14 @@ class DaskRasterAccessor:
         **options: Unpack[WriteKeywords],
     ) -> Plan:
         """`daskraster.explain` of writing this array."""
-        return explain(self._array, path, function_memory=function_memory, **options)
+        return dr.explain(self._array, path, function_memory=function_memory, **options)
 
     def tile_windows(self, width: int, height: int, overlap: int = 0, offset: bool = False) -> list[Window]:
         """`daskraster.tile_windows` of this array."""
-        return tile_windows(self._array, width, height, overlap, offset)
+        return dr.tile_windows(self._array, width, height, overlap, offset)
 
     def write(
         self, path: str | os.PathLike[str], *, compute: bool = True, **options: Unpack[WriteKeywords]
     ) -> WriteReport | Delayed:
         """`daskraster.write_raster` of this array."""
-        return write_raster(self._array, path, compute=compute, **options)
+        return dr.write_raster(self._array, path, compute=compute, **options)

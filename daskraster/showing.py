@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from tqdm.auto import tqdm
-
 
 def progress_line(total: int, name: str, unit: str, *, wanted: bool = True, **options: Any) -> Any:
     """A tqdm bar that counts ``total`` steps; the caller updates and closes it.
@@ -22,6 +20,8 @@ def progress_line(total: int, name: str, unit: str, *, wanted: bool = True, **op
     **options
         Further ones of tqdm.
     """
+    from tqdm.auto import tqdm  # noqa: PLC0415 - 4 ms, and in a notebook ipywidgets, that reading alone does not need
+
     return tqdm(
         total=total,
         desc=name,

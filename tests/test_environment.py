@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import yaml
 import daskraster as dr
 
 ROOT = Path(__file__).parents[1]
+NOT_OURS = {"Any", "TYPE_CHECKING", "annotations", "import_module"}
 CONDA_NAMES = {"dask[array]": "dask-core", "matplotlib": "matplotlib-base", "build": "python-build"}
 
 
@@ -34,10 +37,30 @@ def test_python_version_file_is_allowed() -> None:
 
 def test_all_is_sorted_and_importable() -> None:
     assert dr.__all__ == sorted(dr.__all__, key=lambda name: (not name.isupper(), name[0].islower(), name))
+    for name in dr.__all__:
+        assert getattr(dr, name) is not None
     public = {
-        name for name in vars(dr) if not name.startswith("_") and not isinstance(getattr(dr, name), type(importlib))
+        name
+        for name in vars(dr)
+        if not name.startswith("_") and name not in NOT_OURS and not isinstance(getattr(dr, name), type(importlib))
     }
-    assert public == set(dr.__all__)
+    assert public == set(dr.__all__) == set(dr._HOMES)
+    assert set(dr.__all__) <= set(dir(dr))
+    with pytest.raises(AttributeError, match="no attribute 'write_rasta'"):
+        dr.write_rasta  # noqa: B018
+
+
+def test_import_brings_no_more_than_was_asked_for() -> None:
+    """Names come when they are asked for; ``.rio`` and ``.dr`` are there at once, h5py where a KEA file is met."""
+    script = """
+import sys, daskraster as dr, xarray as xr, numpy as np
+assert {name for name in sys.modules if name.startswith("daskraster.")} == {"daskraster.accessor"}
+assert xr.DataArray(np.ones((2, 2)), dims=("y", "x")).rio.count == 1
+dr.open_raster, dr.apply, dr.write_raster
+print([name for name in ("h5py", "distributed", "tqdm.auto") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("name", [name for name in dr.__all__ if name != "INHERIT"])

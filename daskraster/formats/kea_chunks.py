@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
-import h5py
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +23,13 @@ from daskraster.blocks.scratch import Scratch
 from daskraster.blocks.shuffle import unshuffle
 from daskraster.errors import RasterReadError
 from daskraster.formats.gdal_handles import check_unchanged
+from daskraster.formats.hdf5 import DEFLATE, SHUFFLE, h5py
 from daskraster.formats.kea_layout import KeaFile, open_kea
 from daskraster.grid import Window
 
 CACHE_FILES = 64  # descriptors held open for reading
 CACHE_NBYTES = 64 << 20  # addresses of some three million chunks
 MAX_CHUNK_NBYTES = 2**32  # HDF5's own limit
-SHUFFLE, DEFLATE = h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE
 CONTIGUOUS_ROWS = 64  # rows read at once where a dataset has no chunks
 
 

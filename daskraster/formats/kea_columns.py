@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import h5py
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from daskraster.errors import OptionError
+from daskraster.formats.hdf5 import VLEN_TEXT
 
-VLEN_TEXT = h5py.string_dtype("ascii")
 # In the order of ATT/HEADER/SIZE.
 KINDS: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("<i1"),

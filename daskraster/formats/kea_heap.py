@@ -14,9 +14,10 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
+
+from daskraster.formats.hdf5 import DEFLATE, SHUFFLE, h5py
 
 SIGNATURE = b"GCOL\x01\0\0\0"  # with version 1
 HEAD_NBYTES = 16
@@ -27,7 +28,7 @@ MAX_HEAP_NBYTES = 1 << 28
 # What is searched for heaps before a table is read: they stand near the beginning, or, after changes, near the end.
 SEARCHED_NBYTES = 1 << 28
 PIECE_NBYTES = 1 << 20
-KEA_FILTERS = (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE)
+KEA_FILTERS = (SHUFFLE, DEFLATE)
 
 
 def read_text(file: BinaryIO, position: int) -> bytes:

@@ -19,9 +19,10 @@ import io
 import struct
 from collections.abc import Sequence
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
+
+from daskraster.formats.hdf5 import h5py
 
 END_OF_FILE_POSITION = 40  # in a version-0 superblock with 8-byte addresses
 UNDEFINED = 2**64 - 1

@@ -18,11 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from daskraster.errors import DaskRasterError, RasterFormatError, RasterNotFoundError, RasterReadError
+from daskraster.formats.hdf5 import h5py
 from daskraster.formats.kea_heap import read_text
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"

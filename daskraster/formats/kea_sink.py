@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pandas as pd
 import pyproj
@@ -30,7 +29,8 @@ from daskraster.blocks.validity import Validity
 from daskraster.errors import OptionError, RasterFormatError
 from daskraster.files import Leftover, writable_target
 from daskraster.formats.attribute_tables import asked_tables, with_labels
-from daskraster.formats.kea_columns import KINDS, VLEN_TEXT
+from daskraster.formats.hdf5 import VLEN_TEXT, h5py
+from daskraster.formats.kea_columns import KINDS
 from daskraster.formats.kea_index import END_OF_FILE_POSITION, NODE_ALIGN, chunk_tree, root_positions
 from daskraster.formats.kea_layout import (
     COLORS,

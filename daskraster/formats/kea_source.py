@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import h5py
 import numpy as np
 import pyproj
 import rasterio
@@ -19,6 +18,7 @@ from daskraster.blocks.masking import masked_dtype
 from daskraster.errors import OptionError, RasterFormatError, RasterReadError
 from daskraster.formats import tilecache
 from daskraster.formats.gdal_handles import check_unchanged, quiet_gdal, token_of
+from daskraster.formats.hdf5 import h5py
 from daskraster.formats.kea_chunks import chunk_table, read_by_hdf5, tile_rows_cols, windows_of_rows
 from daskraster.formats.kea_heap import check_references
 from daskraster.formats.kea_layout import (

@@ -12,19 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from daskraster.errors import OptionError, RasterWriteError
 from daskraster.files import PartialFile
+from daskraster.formats.hdf5 import VLEN_TEXT, h5py
 from daskraster.formats.kea_columns import (
     COLOR_COLUMNS,
     KINDS,
     MAX_COLORS,
     PANDAS_TYPE,
-    VLEN_TEXT,
     Column,
     Field,
     Neighbours,

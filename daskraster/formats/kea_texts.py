@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import h5py
-
-from daskraster.formats.kea_columns import VLEN_TEXT
+from daskraster.formats.hdf5 import VLEN_TEXT, h5py
 from daskraster.formats.kea_layout import VIRTUAL_ITEMS
 
 
