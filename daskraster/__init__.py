@@ -8,10 +8,11 @@
     result = dr.apply(smooth, image, overlap=5)      # lazy; smooth(block) sees its halo, the halo is trimmed
     report = dr.write_raster(result, "out.tif")      # streams: read, compute, encode, write; one task a block
 
-The house has six floors; a module imports only from floors below its own. README has one line for each module::
+The house has seven floors; a module imports only from floors below its own. README has one line for each module::
 
-    6  doors       accessor, backend, cli      .dr, xarray's engine "kea", the command: each line calls one public function
-    5  running/    arrays into files           write_raster, process, explain, check_overlap, cluster; resume, progress, report
+    7  doors       accessor, backend, cli      .dr, xarray's engine "kea", the command: each line calls one public function
+    6  running/    arrays into files           write_raster, process, explain, check_overlap, cluster; resume, progress, report
+    5  pictures/   what is looked at           quick looks, the plan's page, seams, the timeline; knows matplotlib if it is there
     4  lazy/       xarray and dask             open_raster, apply, calc, mosaic, align, label, predict; computes and writes nothing
     3  formats/    one module a format         rasterio and h5py: GeoTIFF, COG, KEA; what serves windows, what takes blocks
     2  blocks/     NumPy only                  what is done to one block: codecs, statistics, overviews, expressions, merging

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Unpack
 
 import xarray as xr
@@ -14,6 +14,7 @@ from daskraster.lazy.calculating import calc
 from daskraster.lazy.neighbourhood import apply
 from daskraster.lazy.opening import tile_windows
 from daskraster.options import WriteKeywords
+from daskraster.pictures.plotting import plot
 from daskraster.running.plan import Plan
 from daskraster.running.planning import explain
 from daskraster.running.report import WriteReport
@@ -44,6 +45,18 @@ class DaskRasterAccessor:
     ) -> Plan:
         """`daskraster.explain` of writing this array."""
         return explain(self._array, path, function_memory=function_memory, **options)
+
+    def plot(
+        self,
+        bands: int | Sequence[int] | None = None,
+        percent: tuple[float, float] | None = (2, 98),
+        size: int = 1000,
+        ax: Any | None = None,
+        cmap: Any | None = None,
+        legend: bool = True,
+    ) -> Any:
+        """`daskraster.pictures.plotting.plot` of this array: a quick look, from overviews where the file has them; matplotlib Axes."""
+        return plot(self._array, bands=bands, percent=percent, size=size, ax=ax, cmap=cmap, legend=legend)
 
     def tile_windows(self, width: int, height: int, overlap: int = 0, offset: bool = False) -> list[Window]:
         """`daskraster.tile_windows` of this array."""
