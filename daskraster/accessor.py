@@ -50,6 +50,7 @@ class DaskRasterAccessor:
         self,
         bands: int | Sequence[int] | None = None,
         percent: tuple[float, float] | None = (2, 98),
+        *,
         size: int = 1000,
         ax: Any | None = None,
         cmap: Any | None = None,

@@ -20,6 +20,7 @@ GROUND = {
     "gaps",
     "posting",
     "timing",
+    "spans",
     "showing",
 }
 FLOORS = [GROUND, {"blocks"}, {"formats"}, {"lazy"}, {"pictures"}, {"running"}, {"accessor", "backend", "cli"}]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from affine import Affine
 from numpy.typing import NDArray
 
 from daskraster.grid import Grid

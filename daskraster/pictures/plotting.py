@@ -104,7 +104,9 @@ def plot(
         if is_classes(band) and cmap is None:
             _draw_classes(axes, look, classified(shown[0], valid, band), band, legend=legend)
         else:
-            _draw_values(axes, look, valid, checked, cmap, band if legend else None)
+            _draw_values(
+                axes, look, valid, limits(shown[0], valid, checked), cmap=cmap, described=band if legend else None
+            )
     set_frame(axes, look.raster_grid, has_transform=source.has_transform)
     axes.set_title(_title(source, chosen))
     return axes
@@ -114,13 +116,14 @@ def _draw_values(
     axes: Any,
     look: Quicklook,
     valid: NDArray[np.bool_],
-    percent: tuple[float, float] | None,
+    between: tuple[float, float],
+    *,
     cmap: Any,
     described: BandMetadata | None,
 ) -> None:
     """One band in grey or ``cmap``, with a scale of its values where ``described``."""
     band = look.pixels[0]
-    low, high = limits(band, valid, percent)
+    low, high = between
     values = np.ma.masked_array(band.astype(np.float64 if band.dtype.itemsize > 2 else np.float32), ~valid)
     if high <= low:
         low, high = low - 0.5, low + 0.5
@@ -166,7 +169,7 @@ def positions(raster: Raster, bands: Any) -> tuple[int, ...]:
     asked = [bands] if isinstance(bands, int | np.integer) else list(bands) if isinstance(bands, Sequence) else []
     if len(asked) not in (1, 3) or any(isinstance(one, bool) or one not in labels for one in asked):
         raise OptionError(f"bands={bands!r} must be one or three of the bands of {raster.name}, which are {labels}")
-    return tuple(labels.index(one) for one in asked)
+    return tuple(labels.index(int(one)) for one in asked)
 
 
 def _title(raster: Raster, chosen: Sequence[int]) -> str:

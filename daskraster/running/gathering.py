@@ -8,6 +8,7 @@ from daskraster.blocks.results import BandStatistics
 from daskraster.blocks.statistics import PartialStatistics, merge_statistics
 from daskraster.formats.protocols import Receipt, Sink
 from daskraster.running.pyramid import Pyramid, SharedLevels
+from daskraster.spans import Timeline
 
 # Partial statistics merged at once: up to 128 KB each with 16-bit pixels, and many cost less than one after the other.
 MERGED_AT_ONCE = 16
@@ -21,6 +22,8 @@ class Gathering:
         self._shared = None if pyramid is None else SharedLevels(sink, pyramid)
         self._statistics: list[list[PartialStatistics]] = [[] for _ in range(bands)]
         self._blocks: set[tuple[int, int, int]] = set()
+        self.timeline = Timeline()
+        """When the blocks' stages were."""
         self.receipts: list[Receipt] = []
         """Of all blocks and levels, without what was taken out of them."""
 
@@ -37,10 +40,11 @@ class Gathering:
         RasterWriteError
             A tile of an overview, complete with this block, could not be written.
         """
-        self.receipts.append(replace(receipt, statistics=(), piece=None))
+        self.receipts.append(replace(receipt, statistics=(), piece=None, spans=()))
         if receipt.block in self._blocks:
             return
         self._blocks.add(receipt.block)
+        self.timeline.add(receipt.spans)
         for band, partial in enumerate(receipt.statistics, receipt.band_off):
             self._statistics[band].append(partial)
             if len(self._statistics[band]) >= MERGED_AT_ONCE:
