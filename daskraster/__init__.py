@@ -8,10 +8,11 @@
     result = dr.apply(smooth, image, overlap=5)      # lazy; smooth(block) sees its halo, the halo is trimmed
     report = dr.write_raster(result, "out.tif")      # streams: read, compute, encode, write; one task a block
 
-The house has six floors; a module imports only from floors below its own. README has one line for each module::
+The house has seven floors; a module imports only from floors below its own. README has one line for each module::
 
-    6  doors       accessor, backend, cli      .dr, xarray's engine "kea", the command: each line calls one public function
-    5  running/    arrays into files           write_raster, process, explain, check_overlap, cluster; resume, progress, report
+    7  doors       accessor, backend, cli      .dr, xarray's engine "kea", the command: each line calls one public function
+    6  running/    arrays into files           write_raster, process, explain, check_overlap, cluster; resume, progress, report
+    5  pictures/   what is looked at           quick looks, the plan's page, seams, the timeline; knows matplotlib if it is there
     4  lazy/       xarray and dask             open_raster, apply, calc, mosaic, align, label, predict; computes and writes nothing
     3  formats/    one module a format         rasterio and h5py: GeoTIFF, COG, KEA; what serves windows, what takes blocks
     2  blocks/     NumPy only                  what is done to one block: codecs, statistics, overviews, expressions, merging
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from daskraster.lazy.opening import open_raster, tile_windows
     from daskraster.lazy.predicting import predict
     from daskraster.options import INHERIT
+    from daskraster.pictures.plotting import plot
     from daskraster.running.checking import OverlapCheck, check_overlap
     from daskraster.running.clusters import cluster
     from daskraster.running.filefunctions import process_files
@@ -95,6 +97,7 @@ __all__ = [
     "label",
     "mosaic",
     "open_raster",
+    "plot",
     "predict",
     "process",
     "process_files",
@@ -140,6 +143,7 @@ _HOMES = {
     "label": "lazy.labelling",
     "mosaic": "lazy.mosaicking",
     "open_raster": "lazy.opening",
+    "plot": "pictures.plotting",
     "predict": "lazy.predicting",
     "process": "running.processing",
     "process_files": "running.filefunctions",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 import rioxarray  # noqa: F401 - registers .rio, which every raster here has
@@ -48,6 +48,19 @@ class DaskRasterAccessor:
     ) -> Plan:
         """`daskraster.explain` of writing this array."""
         return dr.explain(self._array, path, function_memory=function_memory, **options)
+
+    def plot(
+        self,
+        bands: int | Sequence[int] | None = None,
+        percent: tuple[float, float] | None = (2, 98),
+        *,
+        size: int = 1000,
+        ax: Any | None = None,
+        cmap: Any | None = None,
+        legend: bool = True,
+    ) -> Any:
+        """`daskraster.plot` of this array: a quick look, from overviews where the file has them; matplotlib Axes."""
+        return dr.plot(self._array, bands=bands, percent=percent, size=size, ax=ax, cmap=cmap, legend=legend)
 
     def tile_windows(self, width: int, height: int, overlap: int = 0, offset: bool = False) -> list[Window]:
         """`daskraster.tile_windows` of this array."""

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+from daskraster.spans import record
+
 type Stage = Literal["read", "function", "statistics", "overviews", "encode", "write"]
 
 
@@ -35,6 +37,7 @@ def stage(name: Stage) -> Iterator[None]:
         spent = time.perf_counter() - begin
         _tally.seconds[name] = _tally.seconds.get(name, 0.0) + spent - _tally.inner
         _tally.inner = outer + spent
+        record(name, begin, spent)
 
 
 def take() -> dict[str, float]:

@@ -20,16 +20,18 @@ GROUND = {
     "gaps",
     "posting",
     "timing",
+    "spans",
     "showing",
 }
-FLOORS = [GROUND, {"blocks"}, {"formats"}, {"lazy"}, {"running"}, {"accessor", "backend", "cli"}]
+FLOORS = [GROUND, {"blocks"}, {"formats"}, {"lazy"}, {"pictures"}, {"running"}, {"accessor", "backend", "cli"}]
 # What a floor may know of the world outside.
 FORBIDDEN = {
     0: {"dask", "distributed", "xarray", "rioxarray", "rasterio", "h5py"},
     1: {"dask", "distributed", "xarray", "rioxarray", "rasterio", "h5py"},
     2: {"dask", "distributed", "xarray", "rioxarray"},
     3: {"rasterio", "h5py", "distributed"},
-    4: {"rasterio", "h5py"},
+    4: {"rasterio", "h5py", "distributed"},
+    5: {"rasterio", "h5py"},
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

@@ -11,6 +11,7 @@ from daskraster.formats.geotiff import geotiff_sink
 from daskraster.formats.kea_layout import is_kea
 from daskraster.formats.kea_sink import kea_sink
 from daskraster.formats.protocols import Sink, Source
+from daskraster.grid import Window
 from daskraster.metadata import RasterMetadata
 from daskraster.options import WriteOptions
 
@@ -57,3 +58,50 @@ def release() -> None:
     tilecache.clear()
     close_idle_handles()
     kea_chunks.clear()
+
+
+def reduced(source: Source, bands: tuple[int, ...], part: Window, size: int, *, masked: bool) -> Source:
+    """The smallest overview in which ``part`` still has ``size`` pixels along its longer side; without one the source itself.
+
+    Parameters
+    ----------
+    source
+        Of a file; any other comes back as it is, and so does one whose file has changed, which then says so when it is read.
+    bands
+        Numbers from 1; all must have the overview.
+    part
+        In pixels of the source.
+    size
+        Pixels wanted.
+    masked
+        Whether the pixels are to come as floats with NaN where the file has nodata or a mask, also where the source is not masked.
+
+    Raises
+    ------
+    RasterNotFoundError, RasterFormatError
+        The file is gone or damaged.
+    """
+    if not isinstance(source, gdal.GdalSource | kea_source.KeaSource):
+        return source
+    masked = masked or source.mask_nodata is not None
+    levels = _overview_sizes(source.path, bands)
+    enough = [
+        (rows * cols, level)
+        for level, (rows, cols) in enumerate(levels)
+        if rows * cols < source.shape[1] * source.shape[2]
+        and max(part.height * rows / source.shape[1], part.width * cols / source.shape[2]) >= size
+    ]
+    if not enough and masked == (source.mask_nodata is not None):
+        return source
+    level = min(enough)[1] if enough else source.overview_level
+    smaller, _, _ = describe(source.path, bands=bands, masked=masked, overview_level=level)
+    assert isinstance(smaller, gdal.GdalSource | kea_source.KeaSource)
+    # The token of a file elsewhere is new with each opening and says nothing.
+    local = not isinstance(source, gdal.GdalSource) or bool(source.files)
+    return source if local and smaller.token != source.token else smaller
+
+
+def _overview_sizes(path: str, bands: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Rows and columns of the overviews that all ``bands`` have."""
+    every = kea_source.overview_shapes(path, bands) if is_kea(path) else gdal.overview_shapes(path, bands)
+    return [sizes[0] for sizes in zip(*every, strict=False) if len(set(sizes)) == 1]

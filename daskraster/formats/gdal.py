@@ -139,6 +139,19 @@ def describe(
     return source, metadata, bands
 
 
+def overview_shapes(path: str, bands: tuple[int, ...]) -> list[list[tuple[int, int]]]:
+    """Rows and columns of the overviews of each band, in the order of their numbers, as GDAL rounds them.
+
+    Raises
+    ------
+    RasterNotFoundError, RasterFormatError
+        No such file; no raster.
+    """
+    with open_dataset(path) as dataset:
+        rows, cols = dataset.shape
+        return [[(-(-rows // factor), -(-cols // factor)) for factor in dataset.overviews(band)] for band in bands]
+
+
 def _check_bands(path: str, dataset: Any, bands: tuple[int, ...] | None) -> tuple[int, ...]:
     bands = tuple(range(1, dataset.count + 1)) if bands is None else bands
     wrong = [band for band in bands if not 1 <= band <= dataset.count]

@@ -263,6 +263,18 @@ def _level(kea: KeaFile, bands: Sequence[int], overview_level: int | None) -> h5
     return levels[0]
 
 
+def overview_shapes(path: str, bands: Sequence[int]) -> list[list[tuple[int, int]]]:
+    """Rows and columns of the overviews of each band, in the order of their numbers.
+
+    Raises
+    ------
+    RasterNotFoundError, RasterFormatError
+        No such file; no KEA, damaged.
+    """
+    with open_kea(path) as kea:
+        return [[(shape[0], shape[1]) for shape in overview_sizes(kea, band)] for band in bands]
+
+
 def overview_sizes(kea: KeaFile, band: int) -> list[tuple[int, ...]]:
     """Shape of each overview of a band, in the order of their numbers."""
     group = band_item(band, "OVERVIEWS")

@@ -21,6 +21,7 @@ from daskraster.files import Leftover, PartialFile
 from daskraster.formats.places import TilePlaces
 from daskraster.grid import Window
 from daskraster.posting import Post
+from daskraster.spans import Spans
 
 
 class Source(Protocol):
@@ -119,6 +120,8 @@ class Receipt:
     """CRC32 of each tile's bytes; empty where a sink makes none: such a block cannot be resumed."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds of each stage (read, function, encode, write) in the thread that did the block."""
+    spans: tuple[Spans, ...] = ()
+    """When those stages were, by the worker's own clock; none for a block of an earlier run."""
     held: Mapping[int, bytes] = field(default_factory=dict)
     """Number and bytes of tiles whose place is known at the end only."""
     statistics: tuple[PartialStatistics, ...] = ()
@@ -142,6 +145,7 @@ class Receipt:
             sizes=np.concatenate([one.sizes for one in every]),
             checksums=np.concatenate([one.checksums for one in every]),
             seconds=seconds,
+            spans=tuple(span for one in every for span in one.spans),
             held={number: content for one in every for number, content in one.held.items()},
         )
 

@@ -30,6 +30,7 @@ from daskraster.grid import Window
 from daskraster.metadata import RasterMetadata
 from daskraster.positioned import Buffer
 from daskraster.posting import Post
+from daskraster.spans import take_spans
 from daskraster.timing import stage, take
 
 MIN_EXTENT_NBYTES = 1 << 20
@@ -189,6 +190,7 @@ class TileSink(ABC):
             checksums=np.array([checksum(part) for part in parts], dtype=np.uint32),
             nbytes=block.nbytes,
             seconds=take(),
+            spans=take_spans(),
             held=held,
         )
 

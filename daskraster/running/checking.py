@@ -31,6 +31,7 @@ from daskraster.lazy.arrays import Raster, as_raster
 from daskraster.lazy.functions import DueOutput, FunctionStep, function_name
 from daskraster.lazy.neighbourhood import check_same_grid, halo_of, one_nodata
 from daskraster.lazy.sources import BlockWindows
+from daskraster.pictures.seams import seams
 
 LARGEST = 1024  # pixels; a function that looks further than this is taken to look at everything
 MIN_REACH = 32  # how much further than the overlap the comparison looks, at least
@@ -109,6 +110,18 @@ class OverlapCheck:
         if self.suggested is None:
             return f"{begin}{found}.\nNo overlap up to {self.compared_with} gives the same: the function looks at its whole block, so its result depends on the blocks"
         return f"{begin}{found}.\nUse overlap={self.suggested}"
+
+    def plot(self, axes: Sequence[Any] | None = None) -> tuple[Any, Any]:
+        """Draw where pixels differ, averaged over the blocks, and where in the raster those lie; needs the extra ``plot``.
+
+        ``axes``: two of matplotlib; None: those of a new figure. Returns both.
+
+        Raises
+        ------
+        OptionError
+            matplotlib is missing, or ``axes`` are not two.
+        """
+        return seams(self, axes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and texts, for JSON."""

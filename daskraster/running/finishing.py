@@ -73,6 +73,7 @@ def reports(
             planned_nbytes=planned_nbytes,
             stage_seconds=output.gathering.seconds,
             resumed_blocks=count,
+            timeline=output.gathering.timeline,
         )
         for metadata, output, count in zip(metadatas, outputs, resumed or [0] * len(outputs), strict=True)
     ]

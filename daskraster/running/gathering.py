@@ -7,6 +7,7 @@ from daskraster.blocks.statistics import PartialStatistics, merge_statistics
 from daskraster.formats.protocols import Receipt, Sink
 from daskraster.running.blocksets import BlockSet
 from daskraster.running.pyramid import Pyramid, SharedLevels
+from daskraster.spans import Timeline
 
 # Partial statistics merged at once: up to 128 KB each with 16-bit pixels, and many cost less than one after the other.
 MERGED_AT_ONCE = 16
@@ -37,6 +38,8 @@ class Gathering:
         self._places = sink.no_places()
         self.seconds: dict[str, float] = {}
         """Seconds of each stage, of all blocks and levels."""
+        self.timeline = Timeline()
+        """When the blocks' stages were."""
 
     @property
     def blocks(self) -> int:
@@ -59,6 +62,7 @@ class Gathering:
         if receipt.block in self._blocks:
             return
         self._blocks.add(receipt.block)
+        self.timeline.add(receipt.spans)
         for band, partial in enumerate(receipt.statistics, receipt.band_off):
             self._statistics[band].append(partial)
             if len(self._statistics[band]) >= MERGED_AT_ONCE:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from daskraster.lazy.sources import ChunksYX
+from daskraster.lazy.sources import ChunksYX, SourceView
+from daskraster.pictures.pages import PlanFacts, page
 from daskraster.running.memory import MemoryPlan
 
 
@@ -46,6 +47,9 @@ class Plan:
     """Of one worker process."""
     proposed_chunks_yx: ChunksYX
     """The blocks in use where they fit; else the largest that do."""
+
+    view: SourceView | None = field(default=None, repr=False, compare=False)
+    """A source of the same rows and columns, for the picture in notebooks; no pixels."""
 
     @property
     def peak_nbytes(self) -> int:
@@ -93,6 +97,27 @@ class Plan:
             f"limit     {mb(memory.limit_nbytes)}: {advice}",
         ]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """The plan for notebooks: its blocks over a quick look at what is read, one block with its halo, the memory, the numbers."""
+        heading, *rest = str(self).splitlines()
+        memory = self.memory
+        threads = f"for {memory.threads} block(s) at a time, {mb(memory.block_nbytes)} each"
+        return page(
+            PlanFacts(
+                heading=heading,
+                details=tuple((line[:10].strip(), line[10:]) for line in rest),
+                chunks_yx=self.chunks_yx,
+                halo_yx=self.halo_yx,
+                view=self.view,
+                memory=(
+                    ("to begin with", memory.base_nbytes),
+                    (threads, memory.threads * memory.block_nbytes),
+                    ("shared", memory.shared_nbytes),
+                ),
+                limit_nbytes=memory.limit_nbytes,
+            )
+        )
 
 
 def way_out(proposed: ChunksYX, present: ChunksYX) -> str:

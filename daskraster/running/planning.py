@@ -21,6 +21,7 @@ from daskraster.lazy.arrays import as_raster
 from daskraster.lazy.functions import function_name
 from daskraster.lazy.sources import ChunksYX, ReadBlock, auto_chunks
 from daskraster.options import WriteKeywords, WriteOptions
+from daskraster.pictures.pages import same_rows
 from daskraster.running.engines import uses_other_processes
 from daskraster.running.memory import MemoryPlan, function_halo, memory_plan, read_nbytes
 from daskraster.running.outputs import Output, planned, receipts
@@ -97,6 +98,7 @@ def explain(
         processes=workers().processes,
         memory=plan,
         proposed_chunks_yx=_proposed(output, plan),
+        view=same_rows([read.view for read in parts.reads], output.metadata.shape[1:]),
     )
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from daskraster.blocks.results import BandStatistics
+from daskraster.pictures.timelines import timeline
+from daskraster.spans import Timeline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +48,26 @@ class WriteReport:
     resumed_blocks: int = 0
     """Those of the blocks that an earlier run had finished."""
 
+    timeline: Timeline = field(default_factory=Timeline, compare=False, repr=False)
+    """When each worker thread was in which stage; what `plot` draws."""
+
     @property
     def mb_per_second(self) -> float:
         """Pixels, in 10^6 bytes in memory, per second."""
         return self.nbytes / 1e6 / self.seconds if self.seconds else float("inf")
+
+    def plot(self, ax: Any | None = None) -> Any:
+        """Draw the run as a timeline of stages, one line a worker thread; needs the extra ``plot``.
+
+        Times are of each worker's own clock: on a cluster whose clocks differ, lines are shifted against one another. Of more than
+        4,096 blocks every second, fourth ... is drawn. ``ax``: matplotlib Axes; None: a new figure's. Returns them.
+
+        Raises
+        ------
+        OptionError
+            matplotlib is missing, or no block was computed in this run.
+        """
+        return timeline(self.timeline, f"{self.path.name}: {self.blocks} blocks in {self.seconds:.2f} s", ax)
 
     def __str__(self) -> str:
         """One short summary."""
