@@ -21,6 +21,7 @@ GROUND = {
     "posting",
     "timing",
     "showing",
+    "printing",
 }
 FLOORS = [GROUND, {"blocks"}, {"formats"}, {"lazy"}, {"running"}, {"accessor", "backend", "cli"}]
 # What a floor may know of the world outside.

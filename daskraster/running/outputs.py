@@ -32,7 +32,9 @@ from daskraster.lazy.neighbourhood import exchange
 from daskraster.lazy.sources import ChunksYX, auto_chunks, source_array, sources_in, starts
 from daskraster.metadata import BandMetadata, Number, RasterMetadata
 from daskraster.options import Inherit, WriteOptions, check_nodata, pixel_type
+from daskraster.running.facts import options_in_words
 from daskraster.running.failures import Place
+from daskraster.running.provenance import provenance_tags
 from daskraster.running.pyramid import BandRule, Pyramid, shared_level
 from daskraster.timing import stage
 
@@ -57,6 +59,8 @@ class Output:
     """The overviews, where there are any."""
     fills: tuple[Number | None, ...]
     """For each band what NaN becomes: the nodata value, in a file of integers and for an array that was opened masked."""
+    options: Mapping[str, Any]
+    """What was asked for, in words."""
 
     @property
     def place(self) -> Place:
@@ -187,6 +191,8 @@ def planned(raster: Raster, path: Path, options: WriteOptions) -> Output:
         The folder is missing or cannot be written to.
     """
     metadata = output_metadata(raster, options)
+    if options.provenance:
+        metadata = dataclasses.replace(metadata, tags={**metadata.tags, **provenance_tags(raster.data, options)})
     rule = _validity(raster, metadata) if options.mask else None
     markers = tuple(band.nodata for band in metadata.bands) if rule is None else rule.markers
     sink = choosing.sink(options.driver_for(path), path, metadata, options, rule)
@@ -206,6 +212,7 @@ def planned(raster: Raster, path: Path, options: WriteOptions) -> Output:
         validity=rule,
         pyramid=pyramid,
         fills=fills,
+        options=options_in_words(options),
     )
 
 
