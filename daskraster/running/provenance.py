@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -77,9 +77,9 @@ def provenance_tags(data: da.Array, options: WriteOptions) -> dict[str, str]:
     return {f"{PROVENANCE_PREFIX}{name}": text for name, text in told.items()}
 
 
-def without_date(header: bytes, date: str | None) -> bytes:
-    """A header that is the same for the same run on another day; ``date``: what its item says, None: it has none."""
-    return header if date is None else header.replace(date.encode(), b"")
+def without_date(tags: Mapping[str, str]) -> dict[str, str]:
+    """Items that are the same for the same run on another day."""
+    return {name: text for name, text in tags.items() if name != DATE}
 
 
 def _options(options: WriteOptions) -> dict[str, Any]:

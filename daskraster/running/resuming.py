@@ -20,7 +20,6 @@ from daskraster.running.fingerprint import Plan, differences, digest, inputs_of,
 from daskraster.running.journal import Index, Journal
 from daskraster.running.leftovers import Opened, Remains, open_journal, remains_of, remove_orphans
 from daskraster.running.outputs import Output
-from daskraster.running.provenance import DATE, without_date
 
 # Blocks whose bytes are checked side by side, and whose receipts are in memory meanwhile.
 CHECKED_AT_ONCE = 32
@@ -138,7 +137,7 @@ def _plan(output: Output, options: WriteOptions) -> Plan:
         "nodata in place of NaN": digest(list(output.fills)),
         "blocks": _in_words(output.chunks),
         "levels": digest([(level.shape, level.tile_yx, level.stored) for level in output.sink.levels]),
-        "metadata and layout of the file": digest(without_date(output.sink.header(), output.metadata.tags.get(DATE))),
+        "metadata and layout of the file": digest(output.undated.header()),
     }
     return plan_of(output.data, options, facts)
 
