@@ -16,8 +16,9 @@ from daskraster.grid import Grid
 type Number = int | float
 type Colormap = Mapping[int, tuple[int, int, int, int]]
 
+PROVENANCE_PREFIX = "PROVENANCE_"
 # Describe the pixels of one file; wrong for any pixels computed from them.
-DERIVED_TAG_PREFIXES = ("STATISTICS_", "HISTO", "OVR_")
+DERIVED_TAG_PREFIXES = ("STATISTICS_", "HISTO", "OVR_", PROVENANCE_PREFIX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,5 +76,5 @@ class RasterMetadata:
 
 
 def without_derived(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags that still hold for pixels computed from those of the tagged file: all but statistics and histograms."""
+    """Tags that still hold for pixels computed from those of the tagged file: all but statistics, histograms, provenance."""
     return {key: text for key, text in tags.items() if not key.startswith(DERIVED_TAG_PREFIXES)}

@@ -95,6 +95,7 @@ class WriteKeywords(TypedDict, total=False):
     overviews: bool | Sequence[int]
     overview_resampling: str | None
     progress: bool
+    provenance: bool
     resume: bool
     keep_partial: bool | None
     retries: int | None
@@ -156,7 +157,11 @@ class WriteOptions:
     overview_resampling: str | None = None
     """average, nearest, mode or bilinear; None: average, and nearest for classes and palettes."""
     progress: bool = True
-    """One progress line on a terminal, a widget in Jupyter, nothing elsewhere."""
+    """One progress line on a terminal, a widget in Jupyter, elsewhere a line a minute through `logging` (logger ``daskraster``, level INFO). What
+    the function prints meanwhile goes to ``report.output``, or with the exception if it fails. False: no line, and what it prints is left alone."""
+    provenance: bool = False
+    """Store in the file where its pixels come from: metadata items PROVENANCE_SOFTWARE, _DATE (UTC), _FUNCTIONS, _INPUTS (names without folders,
+    sizes, times of change), _OPTIONS. A file made from this one does not inherit them."""
     resume: bool = False
     """Go on with what a run that was killed or failed has left of this very output; with nothing left it starts afresh."""
     keep_partial: bool | None = None
@@ -277,6 +282,8 @@ class WriteOptions:
                 )
 
     def _check_running(self) -> None:
+        if not isinstance(self.provenance, bool):
+            raise OptionError(f"provenance={self.provenance!r} must be True or False")
         if not isinstance(self.resume, bool):
             raise OptionError(f"resume={self.resume!r} must be True or False")
         if self.retries is not None and (isinstance(self.retries, bool) or not 0 <= self.retries <= MAX_RETRIES):
@@ -326,6 +333,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "overviews": (bool, list, tuple),
     "overview_resampling": (str,),
     "progress": (bool,),
+    "provenance": (bool,),
     "resume": (bool,),
     "keep_partial": (bool,),
     "retries": (int, np.integer),

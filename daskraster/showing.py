@@ -1,8 +1,9 @@
-"""A line that says how far something is: on a terminal, as a widget in Jupyter, nowhere else."""
+"""A line that says how far something is: on a terminal, as a widget in Jupyter, now and then in a log."""
 
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Any
 
 
@@ -20,20 +21,32 @@ def progress_line(total: int, name: str, unit: str, *, wanted: bool = True, **op
     **options
         Further ones of tqdm.
     """
-    from tqdm.auto import tqdm  # noqa: PLC0415 - 4 ms, and in a notebook ipywidgets, that reading alone does not need
+    from tqdm import TqdmWarning  # noqa: PLC0415 - 4 ms, and in a notebook ipywidgets, that reading alone does not need
+
+    with warnings.catch_warnings():
+        # In a notebook without ipywidgets it asks for them; a line of text does as well.
+        warnings.simplefilter("ignore", TqdmWarning)
+        from tqdm.auto import tqdm  # noqa: PLC0415
 
     return tqdm(
         total=total,
         desc=name,
         unit=unit,
-        # None: only on a terminal. In a notebook the widget shows whatever the streams are.
-        disable=None if wanted and not _in_notebook() else not wanted,
+        # In a notebook the widget shows whatever the streams are.
+        disable=not (wanted and is_watched()),
+        # As wide as the terminal is now: a line that is longer breaks into two, and only the second one is written over.
+        dynamic_ncols=True,
         **options,
     )
 
 
-def _in_notebook() -> bool:
-    """Whether this is a Jupyter kernel, where tqdm.auto shows a widget."""
+def is_watched() -> bool:
+    """Whether a line that changes can be seen: standard error is a terminal, or this is a Jupyter kernel."""
+    return in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
+
+
+def in_notebook() -> bool:
+    """Whether this is a Jupyter kernel, where tqdm.auto shows a widget, or a line of text without ipywidgets."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return type(shell).__name__ == "ZMQInteractiveShell"

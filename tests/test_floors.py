@@ -22,6 +22,7 @@ GROUND = {
     "timing",
     "spans",
     "showing",
+    "printing",
 }
 FLOORS = [GROUND, {"blocks"}, {"formats"}, {"lazy"}, {"pictures"}, {"running"}, {"accessor", "backend", "cli"}]
 # What a floor may know of the world outside.

@@ -345,10 +345,12 @@ def _fitting(value: Number, source: np.dtype[Any], dtype: np.dtype[Any], *, comp
 
 
 @dataclass(frozen=True, slots=True)
-class _EvaluateBlock:
+class EvaluateBlock:
     """A step of the graph: blocks ``(band, y, x)`` of the rasters -> the result's."""
 
     calculation: Calculation
+    text: str = ""
+    """The expression."""
 
     def __call__(self, *blocks: NDArray[Any]) -> NDArray[Any]:
         wanted = range(len(self.calculation.bands))
@@ -373,7 +375,7 @@ def _computed(calculation: Calculation, rasters: Sequence[Raster], text: str) ->
         for raster in rasters
     ]
     return da.map_blocks(
-        _EvaluateBlock(calculation),
+        EvaluateBlock(calculation, text),
         *arrays,
         chunks=((len(calculation.bands),), *chunks_yx),
         dtype=calculation.program.dtype,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class ExpressionSource:
     name: str
     token: str
     """Of expression and inputs."""
+    text: str = field(default="", compare=False)
+    """The expression as it was written."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -114,6 +116,7 @@ def expression_view(calculation: Calculation, views: Sequence[SourceView], text:
         calculation=calculation,
         inputs=inputs,
         name=f"calc({shown!r}) of {names if len(names) <= 200 else f'{len(views)} rasters'}",
+        text=text,
         token=hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32],
     )
     array = Window(0, 0, *views[0].window.shape_yx)

@@ -29,6 +29,7 @@ from daskraster.files import stop_writing, sync_writing
 from daskraster.formats import choosing
 from daskraster.formats.protocols import Receipt, Sink
 from daskraster.running.failures import Retrying, Trying, check_sendable, of_worker
+from daskraster.running.news import Listening, take
 from daskraster.running.waves import Block, Wave, waves
 from daskraster.running.workers import active_client
 
@@ -48,6 +49,7 @@ def run(
     *,
     skip: Sequence[Collection[Block]] = (),
     trying: Trying = Trying(),  # noqa: B008 - frozen
+    listening: Listening | None = None,
 ) -> None:
     """Compute every block of arrays of receipts, in waves where there are many.
 
@@ -61,6 +63,8 @@ def run(
         For each output the blocks that are not to be computed.
     trying
         How often blocks are tried, and what they are called when they fail.
+    listening
+        Takes what tasks tell beside their results; None: nothing is asked of them.
 
     Raises
     ------
@@ -75,6 +79,26 @@ def run(
     parts = waves(outputs, skip=skip)
     if uses_other_processes():
         parts = _sendable(parts)
+    if listening is not None:
+        wrap = listening.wrapped
+        parts = (replace(wave, graph=wrap(wave.graph, wave.targets)) for wave in parts)
+        on_receipt = listening.unwrapping(on_receipt)
+    try:
+        _run_waves(client, parts, on_receipt, trying)
+    finally:
+        if listening is not None:
+            _fetch_news(client, listening)
+
+
+def _fetch_news(client: Any, listening: Listening) -> None:
+    """Take up what processes still have to tell; dead workers are passed over."""
+    listening.add_news(take(listening.run, last=True))
+    if client is not None and client.status == "running":
+        for news in client.run(take, listening.run, last=True, on_error="ignore").values():
+            listening.add_news(news)
+
+
+def _run_waves(client: Any, parts: Iterator[Wave], on_receipt: OnReceipt, trying: Trying) -> None:
     if client is not None:
         _run_on_cluster(client, parts, on_receipt, trying)
     else:

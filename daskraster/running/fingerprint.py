@@ -55,7 +55,7 @@ def plan_of(data: da.Array, options: WriteOptions, facts: Mapping[str, Any]) -> 
     plan = {f"option {field.name}": _in_short(getattr(options, field.name)) for field in _fields_of_the_file(options)}
     plan |= {name: str(value) for name, value in facts.items()}
     looked = _Looked(vouched=options.name is not None)
-    steps = [looked.layer(name, layer) for name, layer in _in_order(data)]
+    steps = [looked.layer(name, layer) for name, layer in in_order(data)]
     plan |= looked.inputs
     if options.name is not None:
         plan["name"] = options.name
@@ -63,6 +63,11 @@ def plan_of(data: da.Array, options: WriteOptions, facts: Mapping[str, Any]) -> 
     plan |= looked.functions
     plan["steps"] = _hash(steps)
     return plan
+
+
+def inputs_of(plan: Mapping[str, str]) -> dict[str, str]:
+    """Path of each input of a plan -> its state in words."""
+    return {name.removeprefix("input "): text for name, text in plan.items() if name.startswith("input ")}
 
 
 def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
@@ -88,7 +93,7 @@ def _in_short(value: Any) -> str:
     return text if len(text) <= 60 and not isinstance(value, np.ndarray) else f"digest {_content(value)}"
 
 
-def _in_order(data: da.Array) -> list[tuple[str, Any]]:
+def in_order(data: da.Array) -> list[tuple[str, Any]]:
     """The layers that an array depends on, each after those it depends on."""
     layers, dependencies = data.dask.layers, data.dask.dependencies
     done: dict[str, Any] = {}
@@ -190,20 +195,20 @@ class _Looked:
         return function_digest(func)
 
     def _source(self, source: Any, window: Any, bands: Any) -> None:
-        for path in _paths_of(source):
+        for path in paths_of(source):
             self.inputs[f"input {path}"] = _state_of(path, vouched=self._vouched)
         self.inputs[f"pixels of {source.name}"] = f"bands {list(bands)} in {window}, {_described(source)}"
 
 
-def _paths_of(source: Any) -> list[str]:
+def paths_of(source: Any) -> list[str]:
     """The files that a source, or the sources it is made of, come from."""
     if dataclasses.is_dataclass(source) and not isinstance(source, type):
         fields = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
         if isinstance(fields.get("path"), str):
             return list(dict.fromkeys([*fields.get("files", ()), *(() if fields.get("files") else (fields["path"],))]))
-        return list(dict.fromkeys(path for value in fields.values() for path in _paths_of(value)))
+        return list(dict.fromkeys(path for value in fields.values() for path in paths_of(value)))
     if isinstance(source, tuple | list):
-        return list(dict.fromkeys(path for one in source for path in _paths_of(one)))
+        return list(dict.fromkeys(path for one in source for path in paths_of(one)))
     return []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,8 +10,10 @@ from daskraster.blocks.results import BandStatistics
 from daskraster.files import process_name
 from daskraster.formats.protocols import Sink
 from daskraster.metadata import RasterMetadata
+from daskraster.running.facts import RunFacts
 from daskraster.running.gathering import Gathering
-from daskraster.running.report import WriteReport, peak_nbytes
+from daskraster.running.memorypeak import peak_nbytes
+from daskraster.running.report import WriteReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +57,9 @@ def reports(
     *,
     planned_nbytes: int | None = None,
     resumed: Sequence[int] = (),
+    runs: Sequence[RunFacts] = (),
 ) -> list[WriteReport]:
-    """What each finished output tells; ``resumed``: blocks of each that an earlier run had finished."""
+    """What each finished output tells; ``resumed``: blocks of each that an earlier run had finished; ``runs``: facts of each."""
     return [
         WriteReport(
             path=output.sink.target,
@@ -74,6 +78,9 @@ def reports(
             stage_seconds=output.gathering.seconds,
             resumed_blocks=count,
             timeline=output.gathering.timeline,
+            run=run,
         )
-        for metadata, output, count in zip(metadatas, outputs, resumed or [0] * len(outputs), strict=True)
+        for metadata, output, count, run in zip(
+            metadatas, outputs, resumed or [0] * len(outputs), runs or itertools.repeat(None, len(outputs)), strict=True
+        )
     ]

@@ -32,7 +32,9 @@ from daskraster.lazy.neighbourhood import exchange
 from daskraster.lazy.sources import ChunksYX, auto_chunks, source_array, sources_in, starts
 from daskraster.metadata import BandMetadata, Number, RasterMetadata
 from daskraster.options import Inherit, WriteOptions, check_nodata, pixel_type
+from daskraster.running.facts import options_in_words
 from daskraster.running.failures import Place
+from daskraster.running.provenance import provenance_tags, without_date
 from daskraster.running.pyramid import BandRule, Pyramid, shared_level
 from daskraster.timing import stage
 
@@ -57,6 +59,10 @@ class Output:
     """The overviews, where there are any."""
     fills: tuple[Number | None, ...]
     """For each band what NaN becomes: the nodata value, in a file of integers and for an array that was opened masked."""
+    undated: Sink
+    """As ``sink``, but that its header does not say when: the same for the same run on another day."""
+    options: Mapping[str, Any]
+    """What was asked for, in words."""
 
     @property
     def numblocks(self) -> tuple[int, int, int]:
@@ -193,9 +199,15 @@ def planned(raster: Raster, path: Path, options: WriteOptions) -> Output:
         The folder is missing or cannot be written to.
     """
     metadata = output_metadata(raster, options)
+    if options.provenance:
+        metadata = dataclasses.replace(metadata, tags={**metadata.tags, **provenance_tags(raster.data, options)})
     rule = _validity(raster, metadata) if options.mask else None
     markers = tuple(band.nodata for band in metadata.bands) if rule is None else rule.markers
     sink = choosing.sink(options.driver_for(path), path, metadata, options, rule)
+    undated = sink
+    if options.provenance:
+        timeless = dataclasses.replace(metadata, tags=without_date(metadata.tags))
+        undated = choosing.sink(options.driver_for(path), path, timeless, options, rule)
     data = aligned(raster, sink.block_multiple)
     pyramid = _pyramid(sink, metadata, markers, data, options)
     haloed = data if pyramid is None or not pyramid.halo else exchange(data, (pyramid.halo, pyramid.halo))
@@ -212,6 +224,8 @@ def planned(raster: Raster, path: Path, options: WriteOptions) -> Output:
         validity=rule,
         pyramid=pyramid,
         fills=fills,
+        undated=undated,
+        options=options_in_words(options),
     )
 
 

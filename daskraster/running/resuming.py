@@ -16,7 +16,7 @@ from daskraster.errors import DaskRasterWarning, OptionError, RasterWriteError
 from daskraster.files import PartialFile
 from daskraster.formats.protocols import Receipt, Sink
 from daskraster.options import WriteOptions
-from daskraster.running.fingerprint import Plan, differences, digest, plan_of
+from daskraster.running.fingerprint import Plan, differences, digest, inputs_of, plan_of
 from daskraster.running.journal import Index, Journal
 from daskraster.running.leftovers import Opened, Remains, open_journal, remains_of, remove_orphans
 from daskraster.running.outputs import Output
@@ -35,6 +35,8 @@ class Begun:
     journal: Journal
     blocks: Mapping[Index, tuple[int, int]]
     """What an earlier run has finished, as the journal tells: to be taken up with `taken_up`."""
+    inputs: Mapping[str, str]
+    """Path of each file that is read -> its size and time of change, or its ETag."""
 
     def discard(self) -> None:
         """Remove every trace."""
@@ -135,7 +137,7 @@ def _plan(output: Output, options: WriteOptions) -> Plan:
         "nodata in place of NaN": digest(list(output.fills)),
         "blocks": _in_words(output.chunks),
         "levels": digest([(level.shape, level.tile_yx, level.stored) for level in output.sink.levels]),
-        "metadata and layout of the file": digest(output.sink.header()),
+        "metadata and layout of the file": digest(output.undated.header()),
     }
     return plan_of(output.data, options, facts)
 
@@ -194,7 +196,7 @@ def _begin(sink: Sink, plan: Plan, opened: Opened | None, *, many_processes: boo
         except BaseException:
             started.discard()
             raise
-        return Begun(sink=started, journal=journal, blocks={})
+        return Begun(sink=started, journal=journal, blocks={}, inputs=inputs_of(plan))
     try:
         started = sink.start(many_processes=many_processes, leftover=opened.story.leftover(opened.partial))
         partial = _partial_of(started)
@@ -202,7 +204,7 @@ def _begin(sink: Sink, plan: Plan, opened: Opened | None, *, many_processes: boo
         os.close(opened.descriptor)
         raise
     journal = Journal.go_on(opened.journal, opened.descriptor, sink.target, opened.story, partial.geometry)
-    return Begun(sink=started, journal=journal, blocks=opened.story.blocks)
+    return Begun(sink=started, journal=journal, blocks=opened.story.blocks, inputs=inputs_of(plan))
 
 
 def _partial_of(sink: Sink) -> PartialFile:

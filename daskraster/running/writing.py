@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
@@ -18,11 +20,13 @@ from daskraster.options import WriteKeywords, WriteOptions
 from daskraster.running.blocksets import BlockSet
 from daskraster.running.delaying import delayed_run
 from daskraster.running.engines import run, stop_writers, syncing, uses_other_processes
+from daskraster.running.facts import Beginning
 from daskraster.running.failures import Trying
 from daskraster.running.finishing import finish, reports
 from daskraster.running.gathering import Gathering
 from daskraster.running.keeping import keeps_partial, retries_of
 from daskraster.running.limits import limited
+from daskraster.running.news import Listening
 from daskraster.running.outputs import Output, planned, receipts
 from daskraster.running.planning import check_fits
 from daskraster.running.progress import Progress
@@ -30,6 +34,8 @@ from daskraster.running.report import WriteReport
 from daskraster.running.resuming import Begun, begun, taken_up
 from daskraster.running.sharing import reachable
 from daskraster.running.workers import active_client
+
+logger = logging.getLogger("daskraster")
 
 
 def write_raster(
@@ -50,7 +56,7 @@ def write_raster(
     **options
         See `daskraster.options.WriteOptions`: ``driver``, ``compress``, ``level``, ``quality``, ``max_error``, ``predictor``, ``blocksize``, ``interleave``,
         ``bigtiff``, ``nodata``, ``mask``, ``dtype``, ``band_names``, ``tags``, ``colormap``, ``categories``, ``thematic``, ``attribute_table``,
-        ``sidecar``, ``statistics``, ``overviews``, ``overview_resampling``, ``progress``, ``resume``, ``keep_partial``, ``retries``, ``name``.
+        ``sidecar``, ``statistics``, ``overviews``, ``overview_resampling``, ``progress``, ``provenance``, ``resume``, ``keep_partial``, ``retries``, ``name``.
 
     A journal of finished blocks is kept beside the file under way, both private to the user. A run that is killed leaves the two, and
     ``resume=True`` goes on with them: every finished block's bytes are checked (CRC32), and computed again only where they are wrong. A run
@@ -162,10 +168,13 @@ def _plan(
 
 
 def _run(outputs: Sequence[Output], options: WriteOptions) -> list[WriteReport]:
-    begin = time.perf_counter()
+    begin, beginning = time.perf_counter(), Beginning.now()
+    listening = Listening(capture=options.progress)
     planned_nbytes = check_fits(outputs)
     client = active_client()
     keep, retries = keeps_partial(options, client), retries_of(options, client)
+    trying = Trying(retries=retries, outputs=[output.place for output in outputs])
+    name = _name(outputs)
     with begun(outputs, options, many_processes=uses_other_processes(), keep=keep) as under_way:
         sinks = [one.sink for one in under_way]
         gatherings = [
@@ -175,31 +184,41 @@ def _run(outputs: Sequence[Output], options: WriteOptions) -> list[WriteReport]:
         resumed = [_take_up(one, gathering) for one, gathering in zip(under_way, gatherings, strict=True)]
         for one in under_way:
             one.journal.follow(syncing(one.sink, client))
+        stage_seconds = 0.0
+        logger.info("%s: begun, %d processes of %d threads", name, beginning.processes, beginning.threads)
         with limited(client), reachable(sinks, client) as posting:
             arrays = [receipts(output, sink) for output, sink in zip(outputs, posting, strict=True)]
-            with Progress(_name(outputs), sum(array.npartitions for array in arrays), wanted=options.progress) as line:
+            with Progress(name, sum(array.npartitions for array in arrays), wanted=options.progress) as line:
                 line.skip(sum(map(len, resumed)))
 
                 def on_receipt(number: int, receipt: Receipt) -> None:
+                    nonlocal stage_seconds
                     gatherings[number].add(receipt)
                     under_way[number].journal.add(receipt)
                     line.add(receipt.nbytes)
+                    stage_seconds += sum(receipt.seconds.values())
+                    logger.debug("written: %s", trying.describe(number, receipt.block))
 
-                trying = Trying(retries=retries, outputs=[output.place for output in outputs])
-                run(arrays, on_receipt, skip=resumed, trying=trying)
+                run(arrays, on_receipt, skip=resumed, trying=trying, listening=listening)
         finished = stop_writers([sink.partial.path for sink in sinks if sink.partial is not None])
         for one in under_way:
             one.journal.close(flush=True)
         done = finish(sinks, gatherings, finished)
         for one in under_way:
             one.journal.remove()
-    counts = [len(blocks) for blocks in resumed]
+    seconds = time.perf_counter() - begin
+    logger.info("%s: finished in %.1f s", name, seconds)
+    facts = beginning.end(listening, seconds=seconds, stage_seconds=stage_seconds)
     return reports(
         [output.metadata for output in outputs],
         done,
-        time.perf_counter() - begin,
+        seconds,
         planned_nbytes=planned_nbytes,
-        resumed=counts,
+        resumed=[len(blocks) for blocks in resumed],
+        runs=[
+            replace(facts, options=output.options, inputs=one.inputs)
+            for output, one in zip(outputs, under_way, strict=True)
+        ],
     )
 
 
