@@ -10,7 +10,7 @@
 
 The house has six floors; a module imports only from floors below its own. README has one line for each module::
 
-    6  doors       accessor, backend, cli      .dr, xarray's engine "kea", the command: each line calls one public function
+    6  doors       accessor, backend, cli/     .dr, xarray's engine "kea", the command: each line calls one public function
     5  running/    arrays into files           write_raster, process, explain, check_overlap, cluster; resume, progress, report
     4  lazy/       xarray and dask             open_raster, apply, calc, mosaic, align, label, predict; computes and writes nothing
     3  formats/    one module a format         rasterio and h5py: GeoTIFF, COG, KEA; what serves windows, what takes blocks
@@ -18,45 +18,68 @@ The house has six floors; a module imports only from floors below its own. READM
     1  ground      errors, grid, options ...   values that all floors share; files that appear whole or not at all
 """
 
-from daskraster import accessor as _accessor  # noqa: F401 - registers .dr
-from daskraster.errors import (
-    BlockResultError,
-    ClusterError,
-    DaskRasterError,
-    DaskRasterWarning,
-    ExpressionError,
-    FunctionPicklingError,
-    GridMismatchError,
-    OptionError,
-    RasterArrayError,
-    RasterFormatError,
-    RasterMemoryError,
-    RasterNotFoundError,
-    RasterReadError,
-    RasterWriteError,
-    WorkerError,
-)
-from daskraster.formats.attribute_tables import read_attribute_table
-from daskraster.formats.kea_tables import write_attribute_table
-from daskraster.grid import Grid, Window
-from daskraster.lazy.aligning import align
-from daskraster.lazy.calculating import calc
-from daskraster.lazy.functions import Block
-from daskraster.lazy.labelling import label
-from daskraster.lazy.mosaicking import mosaic
-from daskraster.lazy.neighbourhood import apply
-from daskraster.lazy.opening import open_raster, tile_windows
-from daskraster.lazy.predicting import predict
-from daskraster.options import INHERIT
-from daskraster.running.checking import OverlapCheck, check_overlap
-from daskraster.running.clusters import cluster
-from daskraster.running.filefunctions import process_files
-from daskraster.running.plan import Plan
-from daskraster.running.planning import explain
-from daskraster.running.processing import process
-from daskraster.running.report import WriteReport
-from daskraster.running.writing import write_raster, write_rasters
-from daskraster.running.zonal import zonal_statistics
+import importlib as _importlib
+import sys as _sys
+import typing as _typing
+from pathlib import Path as _Path
+
+# The command answers --help, a wrong option and the Tab key before it needs any of this, which takes a second: it is loaded when the first name is
+# looked up. Everyone else has it at once, and with it .dr, which nobody looks up here. Only the process that the shell started is the command:
+# not the workers that it starts.
+_waits: bool = globals().get("_waits", [_Path(word).stem for word in _sys.orig_argv[1:2]] == ["daskraster"])
+
+if not _waits:
+    from daskraster import accessor as _accessor  # noqa: F401 - registers .dr
+    from daskraster.errors import (
+        BlockResultError,
+        ClusterError,
+        DaskRasterError,
+        DaskRasterWarning,
+        ExpressionError,
+        FunctionPicklingError,
+        GridMismatchError,
+        OptionError,
+        RasterArrayError,
+        RasterFormatError,
+        RasterMemoryError,
+        RasterNotFoundError,
+        RasterReadError,
+        RasterWriteError,
+        WorkerError,
+    )
+    from daskraster.formats.attribute_tables import read_attribute_table
+    from daskraster.formats.inspecting import RasterInfo, info
+    from daskraster.formats.kea_tables import write_attribute_table
+    from daskraster.grid import Grid, Window
+    from daskraster.lazy.aligning import align
+    from daskraster.lazy.calculating import calc
+    from daskraster.lazy.functions import Block
+    from daskraster.lazy.labelling import label
+    from daskraster.lazy.mosaicking import mosaic
+    from daskraster.lazy.neighbourhood import apply
+    from daskraster.lazy.opening import open_raster, tile_windows
+    from daskraster.lazy.predicting import predict
+    from daskraster.options import INHERIT
+    from daskraster.running.checking import OverlapCheck, check_overlap
+    from daskraster.running.clusters import cluster
+    from daskraster.running.filefunctions import process_files
+    from daskraster.running.plan import Plan
+    from daskraster.running.planning import explain
+    from daskraster.running.processing import process
+    from daskraster.running.report import WriteReport
+    from daskraster.running.writing import write_raster, write_rasters
+    from daskraster.running.zonal import zonal_statistics
+elif not _typing.TYPE_CHECKING:
+
+    def __getattr__(name: str) -> _typing.Any:
+        """Load everything, when the command looks up the first name."""
+        global _waits  # noqa: PLW0603 - what it says is true once only
+        if not _waits or name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        _waits = False
+        _importlib.reload(_sys.modules[__name__])
+        return globals()[name]
+
 
 __all__ = [
     "INHERIT",
@@ -74,6 +97,7 @@ __all__ = [
     "Plan",
     "RasterArrayError",
     "RasterFormatError",
+    "RasterInfo",
     "RasterMemoryError",
     "RasterNotFoundError",
     "RasterReadError",
@@ -87,6 +111,7 @@ __all__ = [
     "check_overlap",
     "cluster",
     "explain",
+    "info",
     "label",
     "mosaic",
     "open_raster",
