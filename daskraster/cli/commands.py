@@ -9,7 +9,7 @@ import click
 
 import daskraster as dr
 from daskraster.cli import values
-from daskraster.cli.failing import Group
+from daskraster.cli.failing import Group, debug_option
 from daskraster.cli.functions import load_function
 from daskraster.cli.running import clobber_option, run_options, show, write
 from daskraster.cli.values import Text, listed
@@ -60,8 +60,8 @@ def main() -> None:
 @main.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--json", "as_json", is_flag=True, help="As JSON; of several files as a list.")
-@click.option("--debug", is_flag=True, help="Python's traceback where something fails.")
-def info(files: tuple[str, ...], as_json: bool, debug: bool) -> None:
+@debug_option
+def info(files: tuple[str, ...], as_json: bool) -> None:
     """Size, pixel type, place, blocks, overviews, bands and tables of a raster.
 
     No pixel is read.

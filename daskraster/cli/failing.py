@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import linecache
 import signal
-import sys
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -27,7 +26,17 @@ from daskraster.errors import DaskRasterError, ExpressionError, OptionError
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 # Frames of these are not the user's.
 PACKAGE = str(Path(__file__).parents[1])
+DEBUG = "daskraster.debug"
 STANDARD = str(Path(traceback.__file__).parent)
+
+
+def _remember(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    ctx.meta[DEBUG] = value  # shared with the context of the group
+
+
+debug_option = click.option(
+    "--debug", is_flag=True, expose_value=False, callback=_remember, help="Python's traceback where something fails."
+)
 
 
 class Group(click.Group):
@@ -35,12 +44,12 @@ class Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was named."""
-        with _telling(debug="--debug" in sys.argv), _interrupted_once():
+        with _telling(ctx), _interrupted_once():
             return super().invoke(ctx)
 
 
 @contextmanager
-def _telling(*, debug: bool) -> Iterator[None]:
+def _telling(ctx: click.Context) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
@@ -48,12 +57,12 @@ def _telling(*, debug: bool) -> Iterator[None]:
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt:
-            if debug:
+            if ctx.meta.get(DEBUG):
                 traceback.print_exc()
             click.echo("Interrupted: no output was touched.", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from None
         except Exception as error:  # noqa: BLE001 - the user's function raises whatever it likes; all of it is told, and ends the command
-            if debug:
+            if ctx.meta.get(DEBUG):
                 traceback.print_exc()
             else:
                 click.echo(_told(error), err=True)

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 import daskraster as dr
+from daskraster.cli.failing import debug_option
 from daskraster.cli.values import plain
 from daskraster.cli.writeoptions import given_options
 from daskraster.errors import OptionError
@@ -48,7 +49,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--dry-run", is_flag=True, help="Print the plan; write nothing."),
             click.option("--json", "as_json", is_flag=True, help="Print the report, or the plan, as JSON."),
             click.option("-q", "--quiet", is_flag=True, help="No progress line and no report."),
-            click.option("--debug", is_flag=True, help="Python's traceback where something fails."),
+            debug_option,
         ]
     ):
         command = option(command)

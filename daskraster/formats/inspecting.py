@@ -139,7 +139,7 @@ def _overviews(path: str) -> Sequence[tuple[int, int]]:
 def _bounds(metadata: RasterMetadata) -> tuple[float, float, float, float]:
     """West, south, east, north of all four corners, in units of the CRS."""
     rows, cols = metadata.grid.shape_yx
-    corners = [metadata.grid.transform * corner for corner in ((0, 0), (cols, 0), (0, rows), (cols, rows))]
+    corners = [metadata.grid.transform @ corner for corner in ((0, 0), (cols, 0), (0, rows), (cols, rows))]
     xs, ys = zip(*corners, strict=True)
     return min(xs), min(ys), max(xs), max(ys)
 
