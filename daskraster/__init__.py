@@ -10,7 +10,7 @@
 
 The house has seven floors; a module imports only from floors below its own. README has one line for each module::
 
-    7  doors       accessor, backend, cli      .dr, xarray's engine "kea", the command: each line calls one public function
+    7  doors       accessor, backend, cli/     .dr, xarray's engine "kea", the command: each line calls one public function
     6  running/    arrays into files           write_raster, process, explain, check_overlap, cluster; resume, progress, report
     5  pictures/   what is looked at           quick looks, the plan's page, seams, the timeline; knows matplotlib if it is there
     4  lazy/       xarray and dask             open_raster, apply, calc, mosaic, align, label, predict; computes and writes nothing
@@ -19,10 +19,15 @@ The house has seven floors; a module imports only from floors below its own. REA
     1  ground      errors, grid, options ...   values that all floors share; files that appear whole or not at all
 """
 
+import sys as _sys
 from importlib import import_module
+from pathlib import Path as _Path
 from typing import TYPE_CHECKING, Any
 
-from daskraster import accessor as _accessor  # noqa: F401 - registers .dr
+# xarray takes a second, and registering .dr needs it. The command answers --help, a wrong option and the Tab key before: there .dr comes with the
+# first name that is asked for. Only the process that the shell started is the command, not the workers that it starts.
+if [_Path(word).stem for word in _sys.orig_argv[1:2]] != ["daskraster"]:
+    from daskraster import accessor as _accessor  # noqa: F401
 
 if TYPE_CHECKING:
     from daskraster.errors import (
@@ -43,6 +48,7 @@ if TYPE_CHECKING:
         WorkerError,
     )
     from daskraster.formats.attribute_tables import read_attribute_table
+    from daskraster.formats.inspecting import RasterInfo, info
     from daskraster.formats.kea_tables import write_attribute_table
     from daskraster.grid import Grid, Window
     from daskraster.lazy.aligning import align
@@ -81,6 +87,7 @@ __all__ = [
     "Plan",
     "RasterArrayError",
     "RasterFormatError",
+    "RasterInfo",
     "RasterMemoryError",
     "RasterNotFoundError",
     "RasterReadError",
@@ -94,6 +101,7 @@ __all__ = [
     "check_overlap",
     "cluster",
     "explain",
+    "info",
     "label",
     "mosaic",
     "open_raster",
@@ -127,6 +135,7 @@ _HOMES = {
     "Plan": "running.plan",
     "RasterArrayError": "errors",
     "RasterFormatError": "errors",
+    "RasterInfo": "formats.inspecting",
     "RasterMemoryError": "errors",
     "RasterNotFoundError": "errors",
     "RasterReadError": "errors",
@@ -140,6 +149,7 @@ _HOMES = {
     "check_overlap": "running.checking",
     "cluster": "running.clusters",
     "explain": "running.planning",
+    "info": "formats.inspecting",
     "label": "lazy.labelling",
     "mosaic": "lazy.mosaicking",
     "open_raster": "lazy.opening",
@@ -160,6 +170,7 @@ def __getattr__(name: str) -> Any:
     """Import what a public name stands for (PEP 562); from then on it is found without coming here."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import_module(f"{__name__}.accessor")
     value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     return value
 
