@@ -50,6 +50,7 @@ from daskraster.lazy.predicting import predict
 from daskraster.options import INHERIT
 from daskraster.running.checking import OverlapCheck, check_overlap
 from daskraster.running.clusters import cluster
+from daskraster.running.examples import example_scene
 from daskraster.running.filefunctions import process_files
 from daskraster.running.plan import Plan
 from daskraster.running.planning import explain
@@ -86,6 +87,7 @@ __all__ = [
     "calc",
     "check_overlap",
     "cluster",
+    "example_scene",
     "explain",
     "label",
     "mosaic",
