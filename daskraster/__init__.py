@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from daskraster.pictures.plotting import plot
     from daskraster.running.checking import OverlapCheck, check_overlap
     from daskraster.running.clusters import cluster
+    from daskraster.running.examples import example_scene
     from daskraster.running.filefunctions import process_files
     from daskraster.running.plan import Plan
     from daskraster.running.planning import explain
@@ -100,6 +101,7 @@ __all__ = [
     "calc",
     "check_overlap",
     "cluster",
+    "example_scene",
     "explain",
     "info",
     "label",
@@ -148,6 +150,7 @@ _HOMES = {
     "calc": "lazy.calculating",
     "check_overlap": "running.checking",
     "cluster": "running.clusters",
+    "example_scene": "running.examples",
     "explain": "running.planning",
     "info": "formats.inspecting",
     "label": "lazy.labelling",

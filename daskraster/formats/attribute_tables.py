@@ -42,6 +42,11 @@ def read_attribute_table(path: str | os.PathLike[str], band: int = 1) -> pd.Data
         No such file; no raster, or the table is damaged.
     OptionError
         There is no such band.
+
+    Examples
+    --------
+    >>> read_attribute_table("in.kea").columns.tolist()
+    ['Histogram']
     """
     name = os.fspath(path)
     if is_kea(name):

@@ -112,6 +112,15 @@ def write_attribute_table(
     -----
     HDF5 does not give back the room of a table that was replaced until the file is repacked.
     Hard links to the old file stay with the old content, and so do programs that have it open.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> write_attribute_table("in.kea", pd.DataFrame({"Name": ["none", "water"], "Red": [0, 30]}))
+    >>> read_attribute_table("in.kea")
+        Name  Red
+    0   none    0
+    1  water   30
     """
     path = os.fspath(path)
     stored = None if keep_columns else prepared(table)

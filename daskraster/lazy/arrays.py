@@ -84,6 +84,11 @@ def as_raster(array: xr.DataArray, name: str = "the raster") -> Raster:
     RasterArrayError
         It is no DataArray, has other dims, no pixels, or coordinates that are not evenly spaced.
     """
+    if isinstance(array, xr.Dataset):
+        variable = next(iter(array.data_vars), "name")
+        raise RasterArrayError(
+            f"{name} is a Dataset, not an xarray.DataArray; pick a variable, as in dataset[{str(variable)!r}], or make bands of all: dataset.to_array()"
+        )
     if not isinstance(array, xr.DataArray):
         raise RasterArrayError(
             f"{name} is a {type(array).__name__}, not an xarray.DataArray; open a file with open_raster, pick a variable of a Dataset"
@@ -117,8 +122,10 @@ def _dims(array: xr.DataArray, name: str) -> tuple[str, str, list[Any]]:
             raise RasterArrayError(f"{name} has dims {array.dims}; a raster has (band, y, x) or (y, x)") from error
     others = [dim for dim in array.dims if dim not in (y_dim, x_dim)]
     if len(others) > 1:
+        first = others[0]
         raise RasterArrayError(
-            f"{name} has dims {array.dims}; a raster has one dimension beside {y_dim} and {x_dim}: select or stack the others, as in array.isel({others[0]}=0)"
+            f"{name} has dims {array.dims}; a raster has one dimension beside {y_dim} and {x_dim}: select one, as in array.isel({first}=0), "
+            f'reduce them, as in array.median("{first}"), or write a file for each {first}: for one in array.{first}: write_raster(array.sel({first}=one), ...)'
         )
     return y_dim, x_dim, others
 

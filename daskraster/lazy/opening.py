@@ -63,8 +63,11 @@ def open_raster(
 
     Examples
     --------
-    >>> image = open_raster("in.tif")  # doctest: +SKIP
-    >>> image.rio.crs, image.chunksizes  # doctest: +SKIP
+    >>> image = open_raster("in.tif", chunks=64)
+    >>> image.shape, image.dtype, image.rio.crs.to_epsg()
+    ((2, 100, 100), dtype('uint16'), 32630)
+    >>> image.chunks
+    ((2,), (64, 36), (64, 36))
     """
     wanted = (bands,) if isinstance(bands, int) else None if bands is None else tuple(bands)
     name = absolute(path)

@@ -102,8 +102,9 @@ def cluster(
 
     Examples
     --------
-    >>> with cluster("local", n_workers=1, threads_per_worker=1) as client:  # doctest: +SKIP
-    ...     write_raster(result, "out.tif")
+    >>> with cluster("local", n_workers=1, threads_per_worker=1) as client:
+    ...     client.submit(sum, [1, 2]).result()
+    3
     """
     wishes = ClusterWishes(
         kind=kind,

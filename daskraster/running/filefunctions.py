@@ -98,11 +98,14 @@ def process_files(
 
     Examples
     --------
-    >>> def addOne(tile):
+    >>> def add_one(tile):  # in its place a program that takes a file and makes one
+    ...     import rasterio
     ...     out = tile.replace(".tif", "_1.tif")
-    ...     rsgislib.imagecalc.image_math(tile, out, "b1+1", "GTIFF", rsgislib.TYPE_32FLOAT)
+    ...     with rasterio.open(tile) as source, rasterio.open(out, "w", **source.profile) as target:
+    ...         target.write(source.read() + 1)
     ...     return out
-    >>> process_files(addOne, "in.tif", "out.kea", overlap=5, chunks=1000)  # doctest: +SKIP
+    >>> process_files(add_one, "in.tif", "out.kea", overlap=5, chunks=64).shape
+    (2, 100, 100)
     """
     run = uuid.uuid4().hex
     raster = as_raster(open_raster(input, chunks=chunks), "the input")

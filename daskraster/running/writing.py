@@ -129,6 +129,14 @@ def write_rasters(
     ------
     OptionError, RasterArrayError, RasterWriteError, Exception
         As `write_raster`; after any of them none of the files is published.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> image = xr.DataArray(np.ones((1, 30, 40), "uint8"), dims=("band", "y", "x"))
+    >>> reports = write_rasters({"one.tif": image, "two.kea": image + 1})
+    >>> [(report.driver, report.statistics[0].mean) for report in reports]
+    [('GTiff', 1.0), ('KEA', 2.0)]
     """
     checked = WriteOptions.of(options)
     _check_compute(checked, compute=compute)
