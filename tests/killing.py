@@ -140,9 +140,7 @@ def kills(base: Path, kind: str, count: int, rng: random.Random, address: str | 
         target = base / f"{kind}{number}.{suffix}"
         target.write_bytes(b"what stood there")
         anywhere = number % 4 == 3
-        moment = some_moment(
-            base, target.name, rng.uniform(0, 0.9 if anywhere else 0.3) * seconds, anywhere=anywhere
-        )
+        moment = some_moment(base, target.name, rng.uniform(0, 0.9 if anywhere else 0.3) * seconds, anywhere=anywhere)
         done = in_child(lambda target=target: write(source, target, kind, address, resume=False), answer, kill=moment)
         finished = finished_blocks(base, target.name)
         published = done is not None or not any(base.glob(f".{target.name}.*.part"))
