@@ -103,7 +103,7 @@ def stopping(work: Work) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_engine_goes_on_where_another_stopped(
+def test_one_engine_goes_on_where_another_stopped(  # noqa: PLR0917 - fixtures
     kind: str, engines: Any, image: Any, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_order = kind.startswith("cog in order")

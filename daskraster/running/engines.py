@@ -255,7 +255,7 @@ def _run_on_cluster(client: Any, run_waves: Iterator[Wave], on_receipt: OnReceip
 
 def _check(future: Any, result: Any, trying: Trying, target: tuple[int, Block]) -> None:
     """Raise what a cluster gave instead of a receipt."""
-    if isinstance(result, Receipt):  # whatever has become of the worker since
+    if future.status == "finished" or isinstance(result, Receipt):  # whatever has become of the worker since
         return
     what = trying.describe(*target)
     if future.status == "error":
