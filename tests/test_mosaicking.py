@@ -24,9 +24,10 @@ from scipy.ndimage import median_filter
 
 import daskraster as dr
 from daskraster.blocks.merging import METHODS
+from daskraster.formats import warped
 from daskraster.formats.mosaic import Member, MosaicSource
 from daskraster.grid import Window
-from daskraster.lazy import mosaicking, sources
+from daskraster.lazy import aligning, mosaicking, sources
 from daskraster.lazy.arrays import as_raster
 from daskraster.lazy.sources import source_of
 from tests.conftest import DATA, TRANSFORM, MakeRaster, pixels, read
@@ -251,6 +252,39 @@ def test_a_task_holds_only_the_members_it_touches(
     assert held[0, 0, 0] == [0, 1]
     assert held[0, 4, 0] == [3]
     assert held[0, 4, 3] == [4]
+
+
+@pytest.mark.parametrize("way", ["calc", "align", "both"])
+def test_what_is_made_of_a_mosaic_travels_in_parts_too(
+    scattered: tuple[list[Path], list[Placed]], monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr(mosaicking, "auto_chunks", lambda shape, *_: ((5,) * 5, (5,) * 4))
+    monkeypatch.setattr(aligning, "auto_chunks", lambda shape, *_: ((5,) * 5, (5,) * 4))
+    monkeypatch.setattr(warped, "MOST_EXTRA", 0)
+    image = dr.mosaic(scattered[0])
+    if way != "calc":
+        moved_by_pixels = as_raster(image).grid.window_grid(Window(-1, 0, 25, 20))
+        image = dr.align(image, like=moved_by_pixels, extent="like")
+    if way != "align":
+        image = dr.calc("image+1", image=image)
+    result = dr.apply(np.negative, image, overlap=1, dtype="uint16", bands=2)
+    assert (result.values == np.negative(image.values)).all()
+    (optimised,) = dask.optimize(result.data)
+    tasks = {key[1:]: cloudpickle.dumps(task).decode("latin1") for key, task in dict(optimised.dask).items()}
+    held = {key: [n for n in range(5) if f"/{n}.tif" in text] for key, text in tasks.items()}
+    assert held[0, 0, 0] == ([0, 1] if way == "calc" else [0])  # moved by a row, the second begins below
+    assert held[0, 4, 3] == [4]
+    assert max(map(len, tasks.values())) < 8_000 + 700 * len(scattered[0])
+
+
+def test_masks_of_members_are_found(make_raster: MakeRaster, tmp_path: Path) -> None:
+    path = make_raster(np.full((1, 32, 32), 3, "uint8"), transform=moved(0, 0))
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
+        dataset.write_mask(np.eye(32, dtype=bool))
+    image = dr.mosaic([path, make_raster(np.ones((1, 32, 32), "uint8"), "b.tif", transform=moved(0, 32))])
+    for array in (image, dr.calc("image+1", image=image)):
+        with pytest.raises(dr.OptionError, match=r"mask=True: .*tif has a mask"):
+            dr.write_raster(array, tmp_path / "out.tif", mask=True, progress=False)
 
 
 def test_it_survives_pickling_and_tells_changes(scattered: tuple[list[Path], list[Placed]]) -> None:

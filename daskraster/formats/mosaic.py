@@ -18,9 +18,14 @@ from numpy.typing import NDArray
 
 from daskraster.blocks.merging import Layer, merge
 from daskraster.errors import RasterReadError
+from daskraster.formats import tilecache
 from daskraster.formats.protocols import Source
 from daskraster.grid import Window
 from daskraster.metadata import Number
+
+# Decoded tiles kept from one block to the next. A file drops those of rows that are done, but a member that is done is not asked again: of 400
+# members 64 MB were kept, where 12 MB make the same speed.
+SEAMS_NBYTES = 12 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,7 @@ class MosaicSource:
         except RasterReadError as error:
             error.add_note(f"needed for {window} of {self.name}")
             raise
+        tilecache.shrink(SEAMS_NBYTES)
         pixels = merged[: len(bands)]
         if empty.any():
             for band, values in zip(bands, pixels, strict=True):

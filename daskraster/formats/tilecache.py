@@ -102,7 +102,7 @@ class _Cache:
             entry.decoded.set()
             self._entries[key, tile] = entry
             self._nbytes += entry.nbytes
-            self._shrink()
+            self._shrink(CACHE_NBYTES)
 
     def forget(self, key: str, tiles: list[_Tile]) -> None:
         """Take back what was announced and not decoded."""
@@ -113,16 +113,21 @@ class _Cache:
                     del self._entries[key, tile]
                     entry.decoded.set()
 
-    def _shrink(self) -> None:
+    def shrink(self, nbytes: int) -> None:
+        """Drop the oldest entries until the rest fits."""
+        with self._lock:
+            self._shrink(nbytes)
+
+    def _shrink(self, nbytes: int) -> None:
         """Drop the oldest decoded entries until the rest fits."""
-        if self._nbytes <= CACHE_NBYTES:
+        if self._nbytes <= nbytes:
             return
         for name in list(self._entries):
             entry = self._entries[name]
             if entry.decoded.is_set():
                 self._nbytes -= entry.nbytes
                 del self._entries[name]
-                if self._nbytes <= CACHE_NBYTES:
+                if self._nbytes <= nbytes:
                     return
 
     def clear(self) -> None:
@@ -133,6 +138,11 @@ class _Cache:
 
 
 _cache = _Cache()
+
+
+def shrink(nbytes: int) -> None:
+    """Keep no more than this, the latest; for whoever knows that what is older will not be asked for."""
+    _cache.shrink(nbytes)
 
 
 def clear() -> None:

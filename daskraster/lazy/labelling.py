@@ -34,6 +34,8 @@ from daskraster.lazy.arrays import Raster, as_raster, like
 from daskraster.metadata import Number
 from daskraster.timing import stage
 
+WORK_NBYTES = 28  # a pixel: places, runs and their sorting; 25 measured
+
 DTYPES = (np.dtype(np.uint32), np.dtype(np.uint64))
 
 
@@ -126,6 +128,15 @@ class _Borders:
         with stage("function"):
             return borders_of(block[0], self.rule)
 
+    @property
+    def what(self) -> str:
+        """Its name in a plan."""
+        return "label"
+
+    def work_nbytes(self, pixels: int, bands: int, itemsize: int) -> int:
+        """See `daskraster.lazy.anatomy.WorkingStep`."""
+        return pixels * (WORK_NBYTES + itemsize)
+
 
 @dataclass(frozen=True, slots=True)
 class _Join:
@@ -157,6 +168,15 @@ class _Labels:
     def __call__(self, block: NDArray[Any], numbers: Numbers) -> NDArray[Any]:
         with stage("function"):
             return number_block(block[0], self.rule, numbers, self.dtype)[np.newaxis]
+
+    @property
+    def what(self) -> str:
+        """Its name in a plan."""
+        return "label"
+
+    def work_nbytes(self, pixels: int, bands: int, itemsize: int) -> int:
+        """See `daskraster.lazy.anatomy.WorkingStep`."""
+        return pixels * (WORK_NBYTES + itemsize)
 
 
 def _two_passes(data: da.Array, rule: Rule, dtype: np.dtype[Any]) -> da.Array:

@@ -42,6 +42,9 @@ from daskraster.metadata import Number, RasterMetadata
 from daskraster.options import check_nodata
 from daskraster.timing import stage
 
+# Half of what a file's block holds: it is merged from members that are in memory beside it. 8 MiB: 20 MB more with two threads, no faster.
+MOSAIC_BLOCK_NBYTES = 4 << 20
+
 type Given = str | os.PathLike[str] | xr.DataArray
 
 
@@ -342,7 +345,7 @@ def _tile(members: Sequence[Member]) -> tuple[int, int]:
 
 def _read(source: MosaicSource) -> da.Array:
     view = SourceView(source, tuple(range(1, source.shape[0] + 1)), Window(0, 0, *source.shape[1:]))
-    return source_array(view, auto_chunks(source.shape, source.dtype, source.tile_yx))
+    return source_array(view, auto_chunks(source.shape, source.dtype, source.tile_yx, MOSAIC_BLOCK_NBYTES))
 
 
 def _computed(source: MosaicSource, held: dict[int, da.Array]) -> da.Array:

@@ -13,7 +13,7 @@ import xarray as xr
 from dask.base import tokenize
 from numpy.typing import NDArray
 
-from daskraster.blocks.rows import by_rows, valid_pixels
+from daskraster.blocks.rows import BATCH_ROWS, by_rows, valid_pixels
 from daskraster.errors import BlockResultError, OptionError
 from daskraster.grid import Window
 from daskraster.lazy.arrays import Raster, as_raster, like, metadata_of
@@ -163,6 +163,17 @@ class Prediction:
                 )
                 raise
         return out
+
+    @property
+    def what(self) -> str:
+        """Its name in a plan."""
+        return "predict"
+
+    def work_nbytes(self, pixels: int, bands: int, itemsize: int) -> int:
+        """See `daskraster.lazy.anatomy.WorkingStep`; of what the model takes for a batch of rows a guess: three copies in float64."""
+        due = self.due.bands * self.due.dtype.itemsize if self.due is not None else 8
+        rows = min(pixels, BATCH_ROWS)
+        return pixels * (due + np.dtype(np.intp).itemsize + 2) + rows * bands * (itemsize + 3 * 8)
 
     def rows(self, model: Any, rows: NDArray[Any]) -> NDArray[Any]:
         """What the model says of rows ``(n, band)``, as ``(n, band)``."""

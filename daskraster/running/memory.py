@@ -17,8 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from daskraster.formats.gdal_handles import CACHE_NBYTES as GDAL_CACHE_NBYTES
+from daskraster.formats.mosaic import SEAMS_NBYTES, MosaicSource
 from daskraster.formats.tilecache import CACHE_NBYTES as SEAM_CACHE_NBYTES
+from daskraster.formats.warped import PIECE_NBYTES, Warp, WarpedSource
 from daskraster.lazy.anatomy import Anatomy, Exchange
+from daskraster.lazy.expression_sources import ExpressionSource, leaf_reads
 from daskraster.lazy.sources import ReadBlock
 from daskraster.running.engines import uses_other_processes
 from daskraster.running.outputs import Output
@@ -78,17 +81,21 @@ def memory_plan(
     itemsize = output.data.dtype.itemsize
     core = _block_nbytes(output.chunks, output.metadata.dtype.itemsize)
     result = _block_nbytes(output.chunks, itemsize, function_halo(parts))
-    reads = [read_nbytes(read) for read in parts.reads]
-    gets = max(sum(reads), result if parts.exchanges or parts.others else 0)
+    gets = max(sum(map(read_nbytes, parts.roots)), result if parts.exchanges or parts.others else 0)
     if function_stage_nbytes is None:
         function_stage_nbytes = 2 * (gets + result) if parts.functions else 0
+    function_stage_nbytes = max(function_stage_nbytes, _steps_nbytes(output, parts, gets))
     converted = 0 if output.data.dtype == output.metadata.dtype else core
     if output.validity is not None:
         # Where pixels are valid, and blocks under way in a wider type.
         pixels = core // output.metadata.dtype.itemsize
         converted += pixels * (2 + (output.validity.dtype.itemsize if output.validity.marks_anew else 0))
     halves = 0 if output.pyramid is None else core // 2
-    stages = gets + max(reads, default=0), function_stage_nbytes, result + converted + core + halves
+    stages = (
+        gets + max(map(_reading_nbytes, parts.roots), default=0),
+        function_stage_nbytes,
+        result + converted + core + halves,
+    )
     return MemoryPlan(
         base_nbytes=workers.base_nbytes + START_NBYTES,
         block_nbytes=max(stages),
@@ -110,6 +117,42 @@ def read_nbytes(read: ReadBlock) -> int:
         for sizes, halo, limit in zip(windows.chunks_yx, windows.halo_yx, windows.extent.shape_yx, strict=True)
     )
     return len(read.view.bands) * rows * cols * read.view.source.dtype.itemsize
+
+
+def _reading_nbytes(read: ReadBlock) -> int:
+    """What reading a block takes beside the block: decoded tiles, members, inputs, what the warper copies."""
+    block = read_nbytes(read)
+    source = read.view.source
+    pixels = block // (len(read.view.bands) * source.dtype.itemsize)
+    if isinstance(source, ExpressionSource):
+        inputs = [leaf for leaf in leaf_reads(read) if leaf is not read]
+        return sum(map(read_nbytes, inputs)) + max(map(_reading_nbytes, inputs), default=0)
+    if isinstance(source, MosaicSource):
+        # One member at a time, masks, and the sums of a mean.
+        sums = 16 * len(read.view.bands) * pixels if source.method == "mean" else 0
+        return block + 3 * pixels + sums + SEAMS_NBYTES // 2
+    if isinstance(source, WarpedSource):
+        return _warping_nbytes(source, block, pixels)
+    return block
+
+
+def _warping_nbytes(source: WarpedSource, block: int, pixels: int) -> int:
+    """The window of the source, GDAL's copies of it and of the result, and places of pixels."""
+    if not isinstance(source.regrid, Warp):
+        return block
+    down, across = source.regrid.plan.scale_yx
+    needed = min(int(block / (down * across)) + block // 4, PIECE_NBYTES + block)
+    return 2 * needed + block + 2 * pixels
+
+
+def _steps_nbytes(output: Output, parts: Anatomy, gets: int) -> int:
+    """What the hungriest of our own steps holds, its input and its result among it."""
+    if not parts.steps:
+        return 0
+    pixels = max(output.chunks[1]) * max(output.chunks[2])
+    bands = max((len(read.view.bands) for read in parts.roots), default=1)
+    itemsize = max((read.view.source.dtype.itemsize for read in parts.roots), default=output.data.dtype.itemsize)
+    return gets + max(step.work_nbytes(pixels, bands, itemsize) for step in parts.steps)
 
 
 def _block_nbytes(chunks: Sequence[Sequence[int]], itemsize: int, halo_yx: tuple[int, int] = (0, 0)) -> int:

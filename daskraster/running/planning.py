@@ -89,7 +89,10 @@ def explain(
         chunks_yx=chunks_yx,
         blocks=math.prod(map(len, output.chunks)),
         tasks=_tasks(output),
-        functions=tuple(function_name(layer.step.func) for layer in reversed(parts.functions)),
+        functions=(
+            *(function_name(layer.step.func) for layer in reversed(parts.functions)),
+            *dict.fromkeys(step.what for step in parts.steps),
+        ),
         halo_yx=function_halo(parts),
         sources=tuple(dict.fromkeys(read.view.source.name for read in parts.reads)),
         source_nbytes=sum(_view_nbytes(read) for read in parts.reads),
