@@ -15,11 +15,11 @@ from daskraster.errors import OptionError
 from daskraster.formats.protocols import Receipt
 from daskraster.lazy.arrays import as_raster
 from daskraster.options import WriteKeywords, WriteOptions
+from daskraster.running.blocksets import BlockSet
 from daskraster.running.delaying import delayed_run
 from daskraster.running.engines import run, stop_writers, syncing, uses_other_processes
 from daskraster.running.failures import Trying
 from daskraster.running.finishing import finish, reports
-from daskraster.running.blocksets import BlockSet
 from daskraster.running.gathering import Gathering
 from daskraster.running.keeping import keeps_partial, retries_of
 from daskraster.running.limits import limited
