@@ -83,7 +83,7 @@ def resident_mb() -> float:
     raise OSError("/proc/self/status has no VmRSS")
 
 
-class _Enough(Exception):
+class _PartDoneError(Exception):
     """The part asked for is done."""
 
 
@@ -119,9 +119,9 @@ def measured(blocks: int, part: float) -> dict[str, Any]:
             if gathering.blocks in marks:
                 found["resident_mb"][marks[gathering.blocks]] = round(resident_mb(), 1)
             if gathering.blocks == due:
-                raise _Enough
+                raise _PartDoneError
 
-        with contextlib.suppress(_Enough):
+        with contextlib.suppress(_PartDoneError):
             run_blocks([receipts(output, sink)], on_receipt)
     seconds = time.perf_counter() - begin
     return {**found, "first_block_s": first, "seconds": seconds, "ms_a_block": (seconds - first) / due * 1e3}

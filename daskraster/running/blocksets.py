@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -41,13 +42,12 @@ class BlockSet(Collection[Index]):
         other._count = self._count
         return other
 
-    def __contains__(self, block: object) -> bool:
-        return bool(self._there[block])  # type: ignore[index]
+    def __contains__(self, block: Any) -> bool:
+        return bool(self._there[block])
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[Index]:
         """Row by row."""
-        for band, row, col in np.argwhere(self._there).tolist():
-            yield band, row, col
+        return ((band, row, col) for band, row, col in np.argwhere(self._there).tolist())
