@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,7 +40,6 @@ MAX_TILES = 4096  # in one window
 type ReadTiles = Callable[[Window], NDArray[Any]]
 """Decodes a window of whole tiles (clipped to the raster) to ``(band, y, x)``."""
 type _Tile = tuple[int, int]
-type _Area = tuple[_Tile, _Tile]
 
 
 @dataclass(slots=True)
@@ -198,7 +197,7 @@ class _Reading:
         out: NDArray[Any] | None = None
         try:
             inside = [tile for tile in tiles if tile not in ring and tile not in edge]
-            for area in _by_rows(_rectangles([*inside, *mine])):
+            for area in _rectangles([*inside, *mine]):
                 pixels = self.read(self._area_window(area))
                 out = self._paste(out, area, pixels)
                 self._keep(area, pixels, ring, edge)
@@ -280,17 +279,6 @@ class _Reading:
         (top, left), (bottom, right) = area
         rows, cols = self.tile_yx
         return Window(top * rows, left * cols, (bottom - top + 1) * rows, (right - left + 1) * cols).clip(self.whole)
-
-
-def _by_rows(areas: list[_Area]) -> Iterator[_Area]:
-    """Rows of tiles, decoded one by one: beside a window of 8 MB lies one row of its tiles, not all of them once more.
-
-    >>> list(_by_rows([((0, 0), (1, 1))]))
-    [((0, 0), (0, 1)), ((1, 0), (1, 1))]
-    """
-    for (top, left), (bottom, right) in areas:
-        for row in range(top, bottom + 1):
-            yield (row, left), (row, right)
 
 
 def _around(tile: _Tile) -> list[_Tile]:
