@@ -16,7 +16,7 @@ QUALITY = 75  # WebP: 20 to 60 KB for 400 x 400 pixels, where PNG has 350
 
 def webp_uri(rgba: NDArray[np.uint8]) -> str:
     """``(y, x, 4)`` as a data URI, with its transparency."""
-    coded = imagecodecs.webp_encode(np.ascontiguousarray(rgba), level=QUALITY)
+    coded = imagecodecs.webp_encode(np.ascontiguousarray(rgba), level=QUALITY, lossless=False)
     return "data:image/webp;base64," + base64.b64encode(coded).decode()
 
 

@@ -141,7 +141,7 @@ def _raster(facts: PlanFacts, look: NDArray[np.uint8] | None) -> str:
     )
     parts.append(rectangle(0, 0, width, height, 'fill="none" stroke="currentColor"'))
     counts = f"{len(facts.chunks_yx[1])} x {len(facts.chunks_yx[0])} blocks over {cols} x {rows} pixels"
-    thin = f"; every {across}th column, {down}th row drawn" if across > 1 or down > 1 else ""
+    thin = f"; one line drawn of {across} across, of {down} down" if across > 1 or down > 1 else ""
     parts.append(text(0, height + 16, counts + thin))
     return svg(max(width, LOOK), height + 22, counts, parts)
 
@@ -168,7 +168,8 @@ def _block(facts: PlanFacts) -> str:
         xs = _tile_cuts(block.col_off + facts.view.window.col_off, block.width, tile[1], scale)
         path = lines(xs, ys, width, height)
         parts.append(f'<path transform="translate({left:.2f} {top:.2f})" d="{path}" {TILE_STYLE}/>')
-        words.append(f"dotted: the file's tiles, {tile[1]} x {tile[0]}")
+        cut = "dotted: the file's" if xs or ys else "not drawn: the file's"
+        words.append(f"{cut} tiles, {tile[1]} x {tile[0]}")
     parts.append(rectangle(left, top, width, height, f'fill="none" stroke="{VERMILION}" stroke-width="2.5"'))
     if any(halos):
         style = f'fill="{BLUE}" fill-opacity="0.25" fill-rule="evenodd" stroke="{BLUE}" stroke-dasharray="5 3" stroke-width="1.5"'

@@ -36,7 +36,7 @@ def timeline(spans: Timeline, title: str, axes: Any | None = None) -> Any:
                 bars, (line - 0.4, 0.8), facecolors=COLORS[stage], edgecolors="none", zorder=2 + order / 10
             )
     _label(axes, names)
-    thinned = f"; every {spans.every}th block drawn" if spans.every > 1 else ""
+    thinned = f"; one block of {spans.every} drawn" if spans.every > 1 else ""
     hosts = {worker.split(":")[0] for worker in names}
     axes.set_xlabel(f"Seconds{', by the clock of each machine' if len(hosts) > 1 else ''}{thinned}")
     axes.set_xlim(0, max(end for *_, end in noted) - start)
