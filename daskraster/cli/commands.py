@@ -130,7 +130,7 @@ def _apply(function: str, files: tuple[str, ...], outputs: tuple[str, ...], **op
     kwargs: Any = {
         name: options[name] for name in ("overlap", "boundary", "dtype", "bands", "kwargs") if options[name] is not None
     }
-    found = load_function(function)
+    found, code = load_function(function)
 
     def build() -> list[Any]:
         opened = [_opened(path, options) for path in inputs]
@@ -138,7 +138,7 @@ def _apply(function: str, files: tuple[str, ...], outputs: tuple[str, ...], **op
         return list(made) if len(targets) > 1 else [made]
 
     # dtype is what the function returns, as in dr.apply and dr.process.
-    write(targets, build, {**options, "dtype": None})
+    write(targets, build, {**options, "dtype": None}, code)
 
 
 def _mosaic(

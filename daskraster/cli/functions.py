@@ -13,11 +13,11 @@ from typing import Any
 import click
 
 
-def load_function(name: str) -> Callable[..., Any]:
-    """A function by name; the current folder is looked in first, as ``python -c`` does.
+def load_function(name: str) -> tuple[Callable[..., Any], str | None]:
+    """A function by name, and the file of its module where workers elsewhere would not find it; the current folder is looked in first, as ``python -c`` does.
 
-    Functions of a file, or of a module in the current folder, are sent to workers with their code: jobs on other machines need not find the file. What
-    such a module imports from files beside it, they must find.
+    That file is for `distributed.Client.upload_file`: functions travel by name, and jobs may start in another folder. What such a module imports
+    from files beside it, workers must find.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def load_function(name: str) -> Callable[..., Any]:
     if not callable(function):
         there = ", ".join(sorted(key for key, value in vars(module).items() if callable(value) and key[0] != "_"))
         raise click.BadParameter(f"{where} has no function {attribute!r}; it has {there or 'none'}")
-    return function
+    return function, _own_file(module)
 
 
 def _from_file(path: Path) -> ModuleType:
@@ -49,7 +49,6 @@ def _from_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
-    _send_with_code(module)
     return module
 
 
@@ -64,12 +63,10 @@ def _from_module(name: str) -> ModuleType:
         raise click.BadParameter(
             f"there is no module {name!r}, neither in {folder} nor installed; a file is named path.py:function"
         ) from None
-    if Path(getattr(module, "__file__", None) or "/").parent == folder:
-        _send_with_code(module)
     return module
 
 
-def _send_with_code(module: ModuleType) -> None:
-    import cloudpickle  # noqa: PLC0415 - comes with dask, which --help does not need
-
-    cloudpickle.register_pickle_by_value(module)
+def _own_file(module: ModuleType) -> str | None:
+    """The file of a module that is not installed, and is no package."""
+    path = Path(getattr(module, "__file__", None) or "/")
+    return str(path) if str(path.parent) in sys.path[:1] and path.name != "__init__.py" else None

@@ -56,7 +56,9 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def write(outputs: Sequence[str], build: Callable[[], Sequence[Any]], options: Mapping[str, Any]) -> None:
+def write(
+    outputs: Sequence[str], build: Callable[[], Sequence[Any]], options: Mapping[str, Any], code: str | None = None
+) -> None:
     """Build lazy arrays, and write them, or print what would be done.
 
     Parameters
@@ -67,11 +69,13 @@ def write(outputs: Sequence[str], build: Callable[[], Sequence[Any]], options: M
         Gives the array of each of them, once the workers are there.
     options
         The parsed options of the command.
+    code
+        A Python file that workers need.
     """
     asked = given_options(options)
     if not options["clobber"] and not options["dry_run"]:
         _check_free(outputs)
-    with _workers(options):
+    with _workers(options, code):
         arrays: Any = dict(zip(outputs, build(), strict=True))
         if options["dry_run"]:
             plans = [dr.explain(array, path, **asked) for path, array in arrays.items()]
@@ -98,7 +102,7 @@ def _check_free(outputs: Sequence[str]) -> None:
 
 
 @contextmanager
-def _workers(options: Mapping[str, Any]) -> Iterator[None]:
+def _workers(options: Mapping[str, Any], code: str | None) -> Iterator[None]:
     """Threads of this process, or a cluster, for as long as the command runs."""
     import dask  # noqa: PLC0415 - --help does not need it
 
@@ -126,6 +130,8 @@ def _workers(options: Mapping[str, Any]) -> Iterator[None]:
         with _deaf() if kind == "local" else nullcontext():
             client = dr.cluster(kind, **config)
         with client:
+            if code is not None:
+                client.upload_file(code)  # to workers that join later too
             yield
 
 
