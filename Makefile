@@ -16,7 +16,7 @@ demo: $(READY)
 	$(VENV)/bin/python -m benchmarks.demo $(IMAGE)
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 check: $(READY)
 	$(VENV)/bin/ruff check daskraster tests benchmarks

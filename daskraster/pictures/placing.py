@@ -54,6 +54,7 @@ def axis_names(grid: Grid, *, has_transform: bool) -> tuple[str, str]:
     """What the axes are called, with units.
 
     >>> import pyproj
+    >>> from affine import Affine
     >>> axis_names(Grid(pyproj.CRS(32630), Affine.identity(), (1, 1)), has_transform=True)
     ('Easting (metre)', 'Northing (metre)')
     """

@@ -29,7 +29,7 @@ from daskraster.formats.versions import library_versions
 from daskraster.lazy.calculating import EvaluateBlock
 from daskraster.lazy.expression_sources import ExpressionSource
 from daskraster.lazy.functions import FunctionStep, function_name
-from daskraster.lazy.sources import ReadBlock
+from daskraster.lazy.sources import ReadBlock, reads_in
 from daskraster.metadata import PROVENANCE_PREFIX
 from daskraster.options import WriteOptions
 from daskraster.running.facts import iso_now, plain
@@ -99,7 +99,8 @@ def _found(data: da.Array) -> tuple[list[dict[str, Any]], list[str]]:
     for _, layer in in_order(data):
         if not isinstance(layer, Blockwise):
             continue
-        held: list[Any] = [value for value, index in layer.indices if index is None]
+        held: list[Any] = reads_in(layer)
+        held += [value for value, index in layer.indices if index is None and not isinstance(value, ReadBlock)]
         held += [layer.task.func, *_inner(layer.task.args)]
         for value in held:
             if isinstance(value, ReadBlock):
