@@ -6,6 +6,7 @@ the last stage, the writer, takes the tally along in its receipt.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -21,9 +22,18 @@ class _Tally(threading.local):
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.inner = 0.0
+        self.run = 0
 
 
 _tally = _Tally()
+_runs = itertools.count(1)
+_run = 0
+
+
+def begin_anew() -> None:
+    """Forget what the threads of this process spent before: on quick looks, plans, computations that no writer took along."""
+    global _run  # noqa: PLW0603 - threads look at it when their next stage ends
+    _run = next(_runs)
 
 
 @contextmanager
@@ -35,6 +45,8 @@ def stage(name: Stage) -> Iterator[None]:
         yield
     finally:
         spent = time.perf_counter() - begin
+        if _tally.run != _run:
+            _tally.seconds, _tally.run = {}, _run
         _tally.seconds[name] = _tally.seconds.get(name, 0.0) + spent - _tally.inner
         _tally.inner = outer + spent
         record(name, begin, spent)

@@ -13,6 +13,7 @@ from typing import Unpack
 import xarray as xr
 from dask.delayed import Delayed
 
+from daskraster import timing
 from daskraster.errors import OptionError
 from daskraster.formats.protocols import Receipt
 from daskraster.lazy.arrays import as_raster
