@@ -178,6 +178,7 @@ def _plan(
 
 def _run(outputs: Sequence[Output], options: WriteOptions) -> list[WriteReport]:
     begin, beginning = time.perf_counter(), Beginning.now()
+    timing.begin_anew()
     listening = Listening(capture=options.progress)
     planned_nbytes = check_fits(outputs)
     client = active_client()
