@@ -162,7 +162,13 @@ class _Parser:
         self._table = _Table(text)
 
     def whole(self) -> Expression:
-        """All of the text."""
+        """All of the text.
+
+        Raises
+        ------
+        ExpressionError
+            It does not follow the grammar; with the place.
+        """
         root = self._choice()
         token = self._tokens[self._place]
         if token.kind != "end":

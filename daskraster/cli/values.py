@@ -1,4 +1,4 @@
-"""Texts of the command line as values of Python."""
+"""Texts of the command line as values of Python. Every function here raises ValueError, in words for the user, where a text is no such value."""
 
 from __future__ import annotations
 

@@ -107,7 +107,13 @@ class GeoTiffSink(TileSink):
         return "COG" if self.cloud else "GTiff"
 
     def start(self, *, many_processes: bool, leftover: Leftover | None = None) -> GeoTiffSink:
-        """A sink with its partial file; see `Sink.start`."""
+        """A sink with its partial file; see `Sink.start`.
+
+        Raises
+        ------
+        RasterWriteError
+            The file or its sidecar cannot be made.
+        """
         # A run that goes on keeps to the layout that the file's header has room for: on a cluster, receipts then bring all tiles here.
         ordered = self._may_be_ordered(many_processes) if leftover is None else leftover.layout == IN_ORDER
         sink = dataclasses.replace(self, ordered=ordered)
@@ -224,7 +230,13 @@ class GeoTiffSink(TileSink):
             raise RasterWriteError(f"cannot write {self.target}{SUFFIX}: {error.strerror or error}") from error
 
     def publish(self) -> int:
-        """Give the file its name, then its sidecar; see `Sink.publish`."""
+        """Give the file its name, then its sidecar; see `Sink.publish`.
+
+        Raises
+        ------
+        RasterWriteError
+            The last flush or a rename failed.
+        """
         hidden = self._sidecar_path
         nbytes = TileSink.publish(self)
         if self.sidecar and hidden.exists():

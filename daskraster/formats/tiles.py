@@ -260,7 +260,13 @@ class TileSink(ABC):
         return self.started.close_gaps(offsets, sizes, finished=finished)
 
     def write_held(self, held: Mapping[int, bytes], offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
-        """Write tiles that were held back one behind the other into the front, the last numbers first."""
+        """Write tiles that were held back one behind the other into the front, the last numbers first.
+
+        Raises
+        ------
+        RasterWriteError
+            They do not fit, or the disk refused.
+        """
         position = self.started.start
         for number in sorted(held, reverse=True):
             self.started.patch(position, held[number])
