@@ -1,8 +1,11 @@
 """What a LocalCluster costs and what it gives: ``python -m benchmarks.cluster``.
 
-- overhead: job A (`b1+1`, halo 5, 24,576 x 24,576 uint16) on two worker processes of one thread against two threads of this one; the start of the cluster
+- overhead: job A (`b1+1`, halo 5, uint16) on two worker processes of one thread against two threads of this one; the start of the cluster
   is left out. 1.25 wanted at most.
 - scaling: a function that only computes, on one worker and on two. 1.8 wanted at least.
+
+dask starts workers with an allocator that gives every large array back to the system at once, so that each new one is faulted in page by page;
+``--glibc`` starts them with glibc's own thresholds instead.
 """
 
 from __future__ import annotations
@@ -27,13 +30,17 @@ from benchmarks.peers import daskraster_job
 from benchmarks.scene import make_scene
 
 DATA = Path(__file__).parent / "data"
+RESULTS = Path(__file__).parent / "results"
+ENVIRON = "distributed.nanny.pre-spawn-environ"
+# What glibc itself comes to in a process that allocates large arrays.
+GLIBC = {"MALLOC_TRIM_THRESHOLD_": 64 << 20, "MALLOC_MMAP_THRESHOLD_": 32 << 20}
 
 
 def busy(block: NDArray[Any]) -> NDArray[Any]:
-    """Half a microsecond of one core for each pixel, nothing read twice: bound by computing alone."""
+    """Computes in place on one array: bound by computing alone."""
     values = block.astype(np.float32)
-    for _ in range(60):
-        values = np.sqrt(values * values + np.float32(1))
+    for _ in range(400):
+        np.sqrt(np.add(np.multiply(values, values, out=values), np.float32(1), out=values), out=values)
     return values.astype(block.dtype)
 
 
@@ -63,9 +70,9 @@ def _client(workers: int) -> Any:
     return Client(n_workers=workers, threads_per_worker=1, dashboard_address=None)
 
 
-def overhead(repeat: int) -> dict[str, float]:
+def overhead(repeat: int, size: int) -> dict[str, float]:
     """Seconds of job A on two threads and on two workers, medians of interleaved runs after one of each, and their ratio."""
-    source = Scene(size_yx=(24_576, 24_576)).path()
+    source = Scene(size_yx=(size, size)).path()
     seconds: dict[str, list[float]] = {"threads": [], "cluster": []}
     with tempfile.TemporaryDirectory(dir=DATA) as folder, _client(2) as client:
         target = Path(folder, "out.tif")
@@ -78,7 +85,7 @@ def overhead(repeat: int) -> dict[str, float]:
     return {**found, "ratio": found["cluster"] / found["threads"]}
 
 
-def scaling(repeat: int) -> dict[str, float]:
+def scaling(repeat: int, _size: int) -> dict[str, float]:
     """Seconds of a function that only computes on one worker and on two, medians after one run of each, and their ratio."""
     source = make_scene(DATA / "scene_4096.tif", 4096, 4096)
     found: dict[str, float] = {}
@@ -91,13 +98,26 @@ def scaling(repeat: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure and print it as JSON."""
-    known: dict[str, Callable[[int], dict[str, float]]] = {"overhead": overhead, "scaling": scaling}
+    """Measure, print it as JSON, and add it to the results."""
+    known: dict[str, Callable[[int, int], dict[str, float]]] = {"overhead": overhead, "scaling": scaling}
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster", description="What a LocalCluster costs.")
-    parser.add_argument("what", nargs="*", choices=[*known], default=[*known])
+    parser.add_argument("what", nargs="*", choices=[*known])
     parser.add_argument("--repeat", type=int, default=3, help="runs of each, besides the first one")
+    parser.add_argument("--size", type=int, default=24_576, help="rows and columns of job A")
+    parser.add_argument(
+        "--glibc", action="store_true", help="workers with glibc's own thresholds for giving memory back"
+    )
     asked = parser.parse_args()
-    print(json.dumps({name: known[name](asked.repeat) for name in asked.what}, indent=1))
+    file = RESULTS / "cluster.json"
+    results = json.loads(file.read_text()) if file.exists() else {}
+    changed = {ENVIRON: {**dask.config.get(ENVIRON), **GLIBC}} if asked.glibc else {}
+    with dask.config.set(changed):
+        for name in asked.what or known:
+            found = known[name](asked.repeat, asked.size)
+            label = f"{name}{f' {asked.size}' if name == 'overhead' else ''}{' glibc' if asked.glibc else ''}"
+            results[label] = {key: round(value, 3) for key, value in found.items()}
+            print(label, json.dumps(results[label]), flush=True)
+            file.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

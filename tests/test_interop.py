@@ -202,6 +202,11 @@ def test_persisted_computed_optimised(lazy: xr.DataArray, tmp_path: Path) -> Non
         check(array, tmp_path)
 
 
+def test_persisted_on_workers(lazy: xr.DataArray, tmp_path: Path, client: Any) -> None:
+    persisted = dr.apply(np.sqrt, lazy).persist()
+    check(persisted, tmp_path)
+
+
 def test_concat_and_bands_of_names(lazy: xr.DataArray, tmp_path: Path) -> None:
     check(xr.concat([lazy, lazy + 1], dim="band"), tmp_path)
     named = lazy.assign_coords(band=["red", "green", "blue"])

@@ -98,6 +98,24 @@ def test_what_waves_share_is_computed_once(request: pytest.FixtureRequest, sched
     assert set(found[1]) <= own
 
 
+@pytest.mark.usefixtures("small_waves", "client")
+@pytest.mark.parametrize("fuse", [None, False])
+def test_what_is_persisted_on_workers_in_waves(make_raster: MakeRaster, tmp_path: Path, fuse: bool | None) -> None:
+    import dask
+
+    values = pixels((2, 250, 190))
+    held = dr.open_raster(make_raster(values), chunks=64).persist()
+    (once,) = dask.persist(dr.apply(largest, held, overlap=2))
+    twice = dr.apply(largest, once.chunk({"y": 100, "x": 100}), overlap=2)
+    due = largest(values), largest(largest(values))
+    with dask.config.set({"optimization.fuse.active": fuse}):
+        files = {tmp_path / "held.tif": held, tmp_path / "once.tif": once, tmp_path / "twice.tif": twice}
+        dr.write_rasters(files, blocksize=32)
+    assert (read(tmp_path / "held.tif") == values).all()
+    assert (read(tmp_path / "once.tif") == due[0]).all()
+    assert (read(tmp_path / "twice.tif") == due[1]).all()
+
+
 def test_skipped_blocks_are_not_computed() -> None:
     counter = Counter()
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import dask.array as da
 from dask._task_spec import Task, TaskRef
 from dask.core import flatten
 from dask.delayed import Delayed, delayed
 from dask.highlevelgraph import HighLevelGraph
+from dask.utils import ensure_dict
 
 from daskraster.formats.protocols import Receipt, Sink
 from daskraster.metadata import RasterMetadata
@@ -28,7 +28,7 @@ from daskraster.running.gathering import Gathering
 from daskraster.running.outputs import Output, receipts
 from daskraster.running.pyramid import Pyramid
 from daskraster.running.report import WriteReport
-from daskraster.running.waves import row_by_row
+from daskraster.running.waves import Key, optimised, row_by_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,10 @@ def delayed_run(outputs: Sequence[Output], *, single: bool) -> Delayed:
     first_keys = [first.key for first in started]
     # The starts among what is wanted: dask would fuse one with a single block that follows on it.
     wanted = [*first_keys, *[key for of_array in keys for key in of_array]]
-    graph = dict(da.Array.__dask_optimize__(merged, wanted))
+    graph = optimised(merged, wanted)
     guarded = {key: _guard(task, first_keys) if key not in first_keys else task for key, task in graph.items()}
     renamed, names = row_by_row(guarded)
+    renamed |= _persisted(merged, renamed)
     starts = [names[key] for key in first_keys]
     gatherings = [
         _add_gatherings(renamed, output, start, [names[key] for key in of_array], starts)
@@ -91,6 +92,16 @@ def delayed_run(outputs: Sequence[Output], *, single: bool) -> Delayed:
         *[TaskRef(key) for key in gatherings],
     )
     return Delayed(last, renamed)
+
+
+def _persisted(merged: HighLevelGraph, graph: Mapping[str, Any]) -> dict[Key, Any]:
+    """The Futures that a graph needs and optimising has left out: a cluster forgets their results when no one holds them."""
+    missing = {key for task in graph.values() for key in task.dependencies if key not in graph}
+    if not missing:
+        return {}
+    return {
+        part.key: part for part in ensure_dict(merged).values() if isinstance(part, TaskRef) and part.key in missing
+    }
 
 
 def _add_gatherings(

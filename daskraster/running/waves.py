@@ -65,7 +65,7 @@ def waves(outputs: Sequence[da.Array], *, skip: Sequence[Collection[Block]] = ()
             yield from _sharing(merged, parts)
             return
     for part in parts:
-        graph, names = row_by_row(dict(da.Array.__dask_optimize__(merged, list(part))))
+        graph, names = row_by_row(optimised(merged, list(part)))
         yield Wave(graph=graph, targets={names[key]: target for key, target in part.items()}, kept=frozenset())
 
 
@@ -116,7 +116,7 @@ def _sharing(merged: HighLevelGraph, parts: Sequence[_Part]) -> Iterator[Wave]:
         fused = fuse_linear_task_spec(
             {**needed, **{key: DataNode(key, None) for key in known}}, keys={*part, *kept, *known}
         )
-        renamed, names = row_by_row({key: task for key, task in fused.items() if key not in known})
+        renamed, names = row_by_row({key: task for key, task in fused.items() if key not in known}, known)
         yield Wave(
             graph=renamed,
             targets={names[key]: target for key, target in part.items()},
@@ -125,27 +125,42 @@ def _sharing(merged: HighLevelGraph, parts: Sequence[_Part]) -> Iterator[Wave]:
         graph, known = following, kept
 
 
+def optimised(graph: HighLevelGraph, keys: Sequence[Key]) -> dict[Key, Any]:
+    """The tasks that keys depend on, without what is persisted on a cluster; made of dask's nodes also where dask is told not to fuse."""
+    return convert_legacy_graph(dict(da.Array.__dask_optimize__(graph, keys)))
+
+
 def _needed(graph: dict[Key, Any], targets: Sequence[Key], known: set[Key]) -> dict[Key, Any]:
-    """The tasks that the targets depend on, without what is known already and what only that depends on."""
+    """The tasks that the targets depend on, without what is known already and what only that depends on.
+
+    What is in no graph is persisted on a cluster.
+    """
     needed: dict[Key, Any] = {}
     waiting = list(targets)
     while waiting:
         key = waiting.pop()
-        if key not in needed and key not in known:
+        if key in graph and key not in needed and key not in known:
             needed[key] = graph[key]
             waiting += graph[key].dependencies
     return needed
 
 
-def row_by_row(graph: dict[Key, Any]) -> tuple[dict[str, Any], dict[Key, str]]:
+def row_by_row(graph: dict[Key, Any], known: Collection[Key] = frozenset()) -> tuple[dict[str, Any], dict[Key, str]]:
     """The same graph with keys whose order as text is the blocks' row-major order, and the new name of each key.
 
     dask runs tasks that are alike in the order of their keys as text, where block 10 comes before block 9. Blocks far apart would
     take turns, and what they share at their seams would be kept for long or computed twice.
+
+    Parameters
+    ----------
+    graph
+        Tasks by key.
+    known
+        Keys that are not in the graph, but will be given under their new names. Whatever else tasks depend on that is not there keeps its name:
+        it is persisted on a cluster, which knows it by that.
     """
     names = {key: _name(key) for key in graph}
-    depended = {name for task in graph.values() for name in task.dependencies}
-    renaming = {**{key: _name(key) for key in depended}, **names}
+    renaming = {**{key: _name(key) for key in known}, **names}
     return {names[key]: task.substitute(renaming, key=names[key]) for key, task in graph.items()}, names
 
 
