@@ -287,7 +287,10 @@ def test_grids_that_differ_are_refused_with_both(make_raster: MakeRaster) -> Non
         ({"overlap": 1.5}, r"overlap=1\.5"),
         ({"overlap": (1, 2, 3)}, "overlap="),
         ({"boundary": "periodic"}, "possible are none, nearest, reflect, nodata, source"),
-        ({"boundary": -1}, "boundary=-1 does not fit uint16"),
+        (
+            {"boundary": -1},
+            "boundary=-1 does not fit uint16.*; give a number that every raster can hold, or 'nearest'$",
+        ),
         ({"boundary": "nodata"}, "has no nodata value"),
         ({"outputs": 0}, "outputs=0"),
         ({"outputs": 2, "bands": [1]}, "one for each of 2 outputs"),
