@@ -201,7 +201,8 @@ def test_one_fused_task_a_block_from_file_to_file(make_raster: MakeRaster, tmp_p
 
     image, _ = file_and_computed(make_raster, pixels((1, 256, 256)), 64)
     result = dr.apply(median5, image, overlap=2, dtype="uint16", bands=1)
-    (output,) = writing._plan({tmp_path / "out.tif": result}, WriteOptions.of({"blocksize": 64}))
+    path = tmp_path / "out.tif"
+    (output,) = writing._plan({path: result}, {path: WriteOptions.of({"blocksize": 64})})
     sink = output.sink.start(many_processes=False)
     receipts = outputs.receipts(output, sink)
     keys = list(dask.core.flatten(receipts.__dask_keys__()))
