@@ -394,6 +394,18 @@ def test_masked_arrays_stay_masked(make_raster: MakeRaster, tmp_path: Path) -> N
     assert (whole.values == np.where(values == -9999, -9999, values.astype("i4") * 2)).all()
 
 
+def test_a_zero_computed_from_masked_bands_is_a_value_in_the_file_too(make_raster: MakeRaster, tmp_path: Path) -> None:
+    """Where the file's nodata is 0, NaN stands for it; an index of 0 is none of these."""
+    path = make_raster(np.array([[[100, 100, 0, 7]], [[100, 50, 3, 7]]], "uint16"), nodata=0)
+    for masked in (False, True):
+        result = dr.calc("(b1-b2)/(b1+b2)", dr.open_raster(path, masked=masked))
+        dr.write_raster(result, tmp_path / "index.tif", progress=False)
+        with rasterio.open(tmp_path / "index.tif") as file:
+            assert np.isnan(file.nodata)
+            written = file.read(1)[0]
+        np.testing.assert_array_equal(written, np.array([0, 1 / 3, np.nan, 0], "float32"))
+
+
 # ---------------------------------------------------------------- names, bands, grids
 
 

@@ -201,8 +201,8 @@ def test_one_fused_task_a_block_from_file_to_file(make_raster: MakeRaster, tmp_p
 
     image, _ = file_and_computed(make_raster, pixels((1, 256, 256)), 64)
     result = dr.apply(median5, image, overlap=2, dtype="uint16", bands=1)
-    target = tmp_path / "out.tif"
-    (output,) = writing._plan({target: result}, {target: WriteOptions.of({"blocksize": 64})})
+    path = tmp_path / "out.tif"
+    (output,) = writing._plan({path: result}, {path: WriteOptions.of({"blocksize": 64})})
     sink = output.sink.start(many_processes=False)
     receipts = outputs.receipts(output, sink)
     keys = list(dask.core.flatten(receipts.__dask_keys__()))
@@ -288,7 +288,10 @@ def test_grids_that_differ_are_refused_with_both(make_raster: MakeRaster) -> Non
         ({"overlap": 1.5}, r"overlap=1\.5"),
         ({"overlap": (1, 2, 3)}, "overlap="),
         ({"boundary": "periodic"}, "possible are none, nearest, reflect, nodata, source"),
-        ({"boundary": -1}, "boundary=-1 does not fit uint16"),
+        (
+            {"boundary": -1},
+            "boundary=-1 does not fit uint16.*; give a number that every raster can hold, or 'nearest'$",
+        ),
         ({"boundary": "nodata"}, "has no nodata value"),
         ({"outputs": 0}, "outputs=0"),
         ({"outputs": 2, "bands": [1]}, "one for each of 2 outputs"),

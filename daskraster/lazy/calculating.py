@@ -59,7 +59,7 @@ def calc(
         sum, bits, and choices between whole numbers; else float32, or float64 where a band is float64 or an integer of 32 or 64 bits.
     nodata
         Of the result, and what invalid pixels become. Left out: that of the first band used that has one. Where the result cannot hold
-        it, or has it as a value of its own (0 in floats made of integers, 0 and 1 in comparisons), it is NaN in floats, the largest
+        it, or has it as a value of its own (0 in floats made of integers or masked, 0 and 1 in comparisons), it is NaN in floats, the largest
         value of an unsigned type, the smallest of a signed one. Floats that may be invalid for another reason have NaN. None: none.
     **named
         Rasters by name, taken whole: the expression is applied band by band, so ``calc("image+1", image=image)`` has all bands; rasters of
@@ -323,7 +323,9 @@ def _labels(
             encoded = encoded_nodata(raster.array)
             own = _pixel_nodata(raster, band) if encoded is None else encoded
             if own is not None:
-                label = _fitting(own, raster.data.dtype, dtype, comparison=comparison)
+                # Where NaN stand for the 0 of a file, a 0 in the result is a value, as in floats made of integers.
+                counted = raster.data.dtype.kind != "f" or encoded is not None
+                label = _fitting(own, dtype, zero_is_value=counted, comparison=comparison)
                 masked = masked or (encoded is not None and dtype.kind == "f" and not math.isnan(label))
                 break
         if label is None and dtype.kind == "f" and program.gaps_possible:
@@ -332,10 +334,10 @@ def _labels(
     return tuple(labels), masked
 
 
-def _fitting(value: Number, source: np.dtype[Any], dtype: np.dtype[Any], *, comparison: bool) -> Number:
+def _fitting(value: Number, dtype: np.dtype[Any], *, zero_is_value: bool, comparison: bool) -> Number:
     """A nodata value that the type holds and that no result of these is bound to have."""
     if dtype.kind == "f":
-        taken = value == 0 and source.kind != "f"
+        taken = value == 0 and zero_is_value
         fits = not taken and (math.isnan(value) or abs(value) <= float(np.finfo(dtype).max))
         return check_nodata(value, dtype) if fits else math.nan  # type: ignore[return-value]
     limits = np.iinfo(dtype)

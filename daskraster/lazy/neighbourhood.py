@@ -214,7 +214,8 @@ def _fills(inputs: Sequence[Raster], boundary: Any) -> tuple[Fill, ...]:
     try:
         checked = [check_nodata(value, raster.data.dtype) for raster in inputs]
     except OptionError as error:
-        raise OptionError(str(error).replace("nodata=", "boundary=", 1)) from error
+        reason = str(error).replace("nodata=", "boundary=", 1).partition("; give another")[0]
+        raise OptionError(f"{reason}; give a number that every raster can hold, or 'nearest'") from error
     return tuple(
         (value if one is None else one,) * raster.data.shape[0] for one, raster in zip(checked, inputs, strict=True)
     )
