@@ -62,7 +62,13 @@ class ThreadStream:
         self.original = original
 
     def write(self, text: str, /) -> int:
-        """Keep the text, or pass it on."""
+        """Keep the text, or pass it on.
+
+        Raises
+        ------
+        TypeError
+            It is no text.
+        """
         if not _captures.open:
             written: int = self.original.write(text)
             return written
