@@ -28,6 +28,7 @@ from dask.base import tokenize
 
 from daskraster.errors import GridMismatchError, OptionError
 from daskraster.grid import Window
+from daskraster.hints import near
 from daskraster.lazy.arrays import (
     BAND_ATTRS,
     FILL_ATTRS,
@@ -41,7 +42,7 @@ from daskraster.lazy.arrays import (
 from daskraster.lazy.functions import DueOutput, Fill, FunctionStep, Nodata, Pick, function_name
 from daskraster.lazy.sources import BlockWindows, ChunksYX, source_array
 from daskraster.metadata import DERIVED_TAG_PREFIXES, Number
-from daskraster.options import check_nodata
+from daskraster.options import PIXEL_TYPES, check_nodata
 
 BOUNDARIES = ("none", "nearest", "reflect", "nodata", "source")
 
@@ -109,7 +110,7 @@ def apply(
     """
     if not callable(func):
         raise OptionError(
-            f"the first argument of apply is the function, came {func!r}; as in apply(smooth, image, overlap=5)"
+            f"the first argument of apply is the function, came a {type(func).__name__}; as in apply(smooth, image, overlap=5)"
         )
     if not rasters:
         raise OptionError("apply needs at least one raster, as in apply(smooth, image, overlap=5)")
@@ -172,7 +173,7 @@ def halo_of(overlap: Any) -> tuple[int, int]:
     if len(pair) != 2 or any(
         isinstance(part, bool) or not isinstance(part, int | np.integer) or part < 0 for part in pair
     ):
-        raise OptionError(f"overlap={overlap!r} must be a number of pixels not below 0, or a pair of them (y, x)")
+        raise OptionError(f"overlap={overlap!r} must be a whole number of pixels not below 0, or a pair of them (y, x)")
     return int(pair[0]), int(pair[1])
 
 
@@ -196,7 +197,7 @@ def _due(dtype: Any, bands: Any, outputs: int) -> tuple[DueOutput, ...]:
             for kind, count in zip(dtypes, counts, strict=True)
         )
     except TypeError as error:
-        raise OptionError(f"dtype={dtype!r} is no NumPy dtype") from error
+        raise OptionError(f"dtype={dtype!r} is no NumPy dtype{near(str(dtype), map(str, PIXEL_TYPES))}") from error
 
 
 def one_nodata(raster: Raster) -> Nodata:
