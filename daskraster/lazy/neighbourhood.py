@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import dask.array as da
 import numpy as np
@@ -47,6 +47,28 @@ from daskraster.options import PIXEL_TYPES, check_nodata
 BOUNDARIES = ("none", "nearest", "reflect", "nodata", "source")
 
 
+class ApplyKeywords(TypedDict, total=False):
+    """Those keywords of `apply` that say nothing of how many arrays come out."""
+
+    overlap: int | tuple[int, int]
+    boundary: str | Number
+    dtype: Any
+    bands: int | Sequence[int] | None
+    with_block: bool
+    kwargs: Mapping[str, Any] | None
+
+
+@overload
+def apply(  # type: ignore[overload-overlap]  # a number that is known only at run time is taken for several
+    func: Callable[..., Any],
+    *rasters: xr.DataArray,
+    outputs: Literal[1] = 1,
+    **arguments: Unpack[ApplyKeywords],
+) -> xr.DataArray: ...
+@overload
+def apply(
+    func: Callable[..., Any], *rasters: xr.DataArray, outputs: int, **arguments: Unpack[ApplyKeywords]
+) -> tuple[xr.DataArray, ...]: ...
 def apply(
     func: Callable[..., Any],
     *rasters: xr.DataArray,

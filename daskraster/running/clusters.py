@@ -11,7 +11,7 @@ import multiprocessing
 import os
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dask.system import CPU_COUNT
 
@@ -20,6 +20,9 @@ from daskraster.running.batch import start_batch
 from daskraster.running.owning import client_class
 from daskraster.running.sizing import WorkerShape
 from daskraster.running.wishes import ClusterWishes
+
+if TYPE_CHECKING:
+    import distributed
 
 # The leading process and the system need some memory too.
 SHARE_OF_MEMORY = 0.8
@@ -46,7 +49,7 @@ def cluster(
     wait_for: int | None = None,
     timeout: float | None = 600,
     **options: Any,
-) -> Any:
+) -> distributed.Client:
     """Start workers sized for rasters and give a Client on them; closing it, or leaving its ``with``, stops the workers too.
 
     Parameters
