@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import rioxarray  # noqa: F401 - registers .rio, which every raster here has
 import xarray as xr
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from dask.delayed import Delayed
 
     from daskraster.grid import Window
+    from daskraster.lazy.aligning import AlignKeywords
+    from daskraster.lazy.neighbourhood import ApplyKeywords
     from daskraster.options import WriteKeywords
     from daskraster.running.plan import Plan
     from daskraster.running.report import WriteReport
@@ -27,13 +29,35 @@ class DaskRasterAccessor:
     def __init__(self, array: xr.DataArray) -> None:
         self._array = array
 
-    def align(self, *others: xr.DataArray, **arguments: Any) -> Any:
+    @overload
+    def align(self, **arguments: Unpack[AlignKeywords]) -> xr.DataArray: ...
+    @overload
+    def align(
+        self, first: xr.DataArray, /, *others: xr.DataArray, **arguments: Unpack[AlignKeywords]
+    ) -> tuple[xr.DataArray, ...]: ...
+    def align(
+        self, *others: xr.DataArray, **arguments: Unpack[AlignKeywords]
+    ) -> xr.DataArray | tuple[xr.DataArray, ...]:
         """`daskraster.align` of this array and others."""
         return dr.align(self._array, *others, **arguments)
 
-    def apply(self, func: Callable[..., Any], *others: xr.DataArray, **arguments: Any) -> Any:
+    @overload
+    def apply(  # type: ignore[overload-overlap]  # as of daskraster.apply
+        self,
+        func: Callable[..., Any],
+        *others: xr.DataArray,
+        outputs: Literal[1] = 1,
+        **arguments: Unpack[ApplyKeywords],
+    ) -> xr.DataArray: ...
+    @overload
+    def apply(
+        self, func: Callable[..., Any], *others: xr.DataArray, outputs: int, **arguments: Unpack[ApplyKeywords]
+    ) -> tuple[xr.DataArray, ...]: ...
+    def apply(
+        self, func: Callable[..., Any], *others: xr.DataArray, outputs: int = 1, **arguments: Unpack[ApplyKeywords]
+    ) -> xr.DataArray | tuple[xr.DataArray, ...]:
         """`daskraster.apply` of ``func`` to this array and others."""
-        return dr.apply(func, self._array, *others, **arguments)
+        return dr.apply(func, self._array, *others, outputs=outputs, **arguments)
 
     def calc(self, expression: str, *others: xr.DataArray, **arguments: Any) -> xr.DataArray:
         """`daskraster.calc` of ``expression`` on the bands of this array, b1 and up, and others."""
@@ -66,6 +90,14 @@ class DaskRasterAccessor:
         """`daskraster.tile_windows` of this array."""
         return dr.tile_windows(self._array, width, height, overlap, offset)
 
+    @overload
+    def write(
+        self, path: str | os.PathLike[str], *, compute: Literal[True] = True, **options: Unpack[WriteKeywords]
+    ) -> WriteReport: ...
+    @overload
+    def write(
+        self, path: str | os.PathLike[str], *, compute: bool, **options: Unpack[WriteKeywords]
+    ) -> WriteReport | Delayed: ...
     def write(
         self, path: str | os.PathLike[str], *, compute: bool = True, **options: Unpack[WriteKeywords]
     ) -> WriteReport | Delayed:

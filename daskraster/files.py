@@ -23,6 +23,7 @@ knows about us. The rest of a last extent stays empty until `close_gaps` moves t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import secrets
@@ -393,9 +394,11 @@ class PartialFile:
 
     def discard(self) -> None:
         """Remove every trace; waits for writes under way in this process. Calling it twice is harmless."""
-        close_writers(self.path, forget=False)
-        self.path.unlink(missing_ok=True)
-        self._forget()
+        # Step by step, whatever happens in one: a second Ctrl-C may come at any moment.
+        with contextlib.ExitStack() as steps:
+            steps.callback(self._forget)
+            steps.callback(self.path.unlink, missing_ok=True)
+            close_writers(self.path, forget=False)
 
     def release(self) -> None:
         """Close it in this process and leave it where it is, for a later run; waits for writes under way."""

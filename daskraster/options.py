@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, TypedDict
 import numpy as np
 
 from daskraster.errors import OptionError
+from daskraster.hints import near
 from daskraster.labels import check_colormap, checked_categories
 from daskraster.metadata import Colormap, Number
 
@@ -125,7 +126,9 @@ class WriteOptions:
     bigtiff: bool | None = None
     """None: BigTIFF as soon as the pixels could pass 4 GB."""
     nodata: Number | Inherit | None = INHERIT
-    """A number labels pixels as "no data" and rewrites none; None: no label; left out: what the array says."""
+    """A number labels pixels as "no data": those of that value, and NaN, which is written as it; pixels of the value that meant "no data" before stay
+    as they are. None: no label. Left out: what the array says; NaN of an array opened with ``masked=True`` is its file's value again, other NaN
+    stays NaN (arithmetic forgets what the file's value was: ``masked * 2`` has NaN alone, so name the number here)."""
     dtype: np.dtype[Any] | None = None
     """Pixel type of the file; None: the array's. Conversion rounds half away from zero and clamps."""
     band_names: tuple[str, ...] | None = None
@@ -189,7 +192,9 @@ class WriteOptions:
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(keywords) - known)
         if unknown:
-            raise OptionError(f"write_raster has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+            raise OptionError(
+                f"write_raster has no option {', '.join(unknown)}{near(unknown[0], known)}; it has {', '.join(sorted(known))}"
+            )
         values = dict(keywords)
         _check_kinds(values)
         if values.get("dtype") is not None:
@@ -382,7 +387,8 @@ def pixel_type(dtype: Any) -> np.dtype[Any]:
     try:
         wanted = np.dtype(dtype).newbyteorder("=")
     except TypeError as error:
-        raise OptionError(f"dtype={dtype!r} is no NumPy dtype") from error
+        hint = near(dtype, map(str, PIXEL_TYPES)) if isinstance(dtype, str) else ""
+        raise OptionError(f"dtype={dtype!r} is no NumPy dtype{hint}") from error
     if wanted.kind == "b":
         return np.dtype(np.uint8)
     if wanted not in PIXEL_TYPES:

@@ -472,3 +472,90 @@ def test_ctrl_c_leaves_nothing(folder: Path, make_raster: MakeRaster, presses: i
     assert "Interrupted: no output was touched." in err
     assert "Traceback" not in err
     assert os.listdir("out") == []
+
+
+@pytest.mark.parametrize("dry", [False, True])
+def test_apply_with_inputs_by_name(folder: Path, make_raster: MakeRaster, dry: bool) -> None:
+    (folder / "index.py").write_text(
+        "def ndvi(first, red, nir, block=None, gain=1):\n"
+        "    return (nir.astype('float32') - red) / (nir + red) * gain + first * 0 + block.window.row_off\n"
+    )
+    red, nir = pixels((1, 40, 50)), pixels((1, 40, 50), "float32")
+    make_raster(red, "red.tif")
+    make_raster(nir, "nir.tif")
+    arguments = [
+        "apply",
+        "index.py:ndvi",
+        "red.tif",
+        "-i",
+        "nir=nir.tif",
+        "-i",
+        "red=red.tif",
+        "out.tif",
+        "--with-block",
+    ]
+    arguments += ["--kwargs", '{"gain": 2}', "--json", "--chunks", "32", *(["--dry-run"] if dry else [])]
+    told = json.loads(run(*arguments).stdout)
+    if dry:
+        assert told["functions"] == ["ndvi"]
+        assert not (folder / "out.tif").exists()
+        return
+    assert told["dtype"] == "float32"
+    rows = np.where(np.arange(40) < 32, 0, 32)[:, np.newaxis]
+    due = (nir.astype("float32") - red) / (nir + red) * 2 + rows
+    np.testing.assert_allclose(read(folder / "out.tif"), due, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-i", "a=in.tif", "-i", "a=in.tif", "o.tif"], "the function gets 'a' already"),
+        (["-i", "class=in.tif", "o.tif"], "cannot be the name of an argument"),
+        (["-i", "block=in.tif", "o.tif", "--with-block"], "the function gets 'block' already"),
+        (["-i", "size=in.tif", "o.tif", "--kwargs", '{"size": 3}'], "the function gets 'size' already"),
+        (["-o", "o.tif"], "an input is needed"),
+        ([], "an output is needed"),
+        (["in.tif", "-q"], "an input and an output are needed"),
+    ],
+)
+def test_apply_refuses_wrong_names_of_inputs(
+    folder: Path, make_raster: MakeRaster, arguments: list[str], message: str
+) -> None:
+    make_raster(pixels((1, 20, 20)), "in.tif")
+    result = run("apply", "filters.py:smooth", *arguments, code=2)
+    assert message in result.output
+    assert not (folder / "o.tif").exists()
+
+
+def test_the_tab_key_offers_files(folder: Path) -> None:
+    from click.shell_completion import ShellComplete
+
+    completion = ShellComplete(main, {}, "daskraster", "_DASKRASTER_COMPLETE")
+    for words in (
+        ["convert"],
+        ["apply"],
+        ["apply", "f.py:smooth"],
+        ["apply", "f.py:smooth", "-o"],
+        ["mosaic"],
+        ["info"],
+    ):
+        assert [one.type for one in completion.get_completions(words, "in")] == ["file"], words
+
+
+def test_help_names_every_command_in_whole_sentences() -> None:
+    lines = run("--help").output.partition("Commands:")[2].strip().splitlines()
+    assert len(lines) == 6
+    assert all(line.endswith(".") and not line.endswith("...") for line in lines)
+
+
+def test_python_m(folder: Path) -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "daskraster", "info", "nowhere.tif"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(dr.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 1
+    assert said.stderr.startswith("Error: there is no file nowhere.tif in ")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
+import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +19,7 @@ from conftest import MakeRaster, pixels, read
 
 import daskraster as dr
 from daskraster.running.clusters import is_batch
+from daskraster.running.limits import is_news
 from daskraster.running.queues import SYSTEMS, words_of
 from daskraster.running.sizing import Lifetime, WorkerShape, format_walltime, parse_walltime
 
@@ -208,3 +211,68 @@ def test_cores_beyond_threads_go_to_libraries() -> None:
     assert environment["MKL_NUM_THREADS"] == "4"
     assert environment["OMP_NUM_THREADS"] == "7"
     assert environment["GDAL_CACHEMAX"] == "512"
+
+
+UNGUARDED = """
+import daskraster as dr
+
+client = dr.cluster("local", n_workers=1, threads_per_worker=1)
+"""
+
+
+def test_a_script_without_a_guard_is_told_what_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    run = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert run.returncode == 1
+    last = run.stderr.strip().splitlines()[-1]
+    assert last.startswith("daskraster.errors.ClusterError: the workers did not start")
+    assert last.endswith('stands under if __name__ == "__main__":, since each worker imports the script')
+    assert "a worker imports the script, which starts workers again" in run.stderr
+
+
+FAILING = """
+import daskraster as dr
+
+def wrong(block):
+    return block / undefined
+
+if __name__ == "__main__":
+    image = dr.open_raster(dr.example_scene("in.tif", 64), chunks=16)
+    with dr.cluster("local", n_workers=1, threads_per_worker=1):
+        dr.write_raster(dr.apply(wrong, image, dtype="float32", bands=2), "out.tif", progress=False)
+"""
+
+
+def test_a_bug_on_a_cluster_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(FAILING)
+    run = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert run.returncode == 1
+    assert "name 'undefined' is not defined" in run.stderr
+    assert "raised by wrong in Window" in run.stderr
+    assert "Compute Failed" not in run.stderr
+
+
+def test_other_lines_of_a_workers_log_stay() -> None:
+    def record(message: str, *arguments: object) -> logging.LogRecord:
+        return logging.LogRecord("distributed.worker", logging.ERROR, "", 1, message, arguments, None)
+
+    assert is_news(record("Compute Failed\nKey: %s\nTask: %s", "inc-1", "<Task 'inc-1' inc()>"))
+    assert not is_news(record("Compute Failed\nKey: %s\nTask: %s", "a", "<Task 'a' Telling(func=...)>"))
+    assert is_news(record("Worker process died: %s", "Telling(func)"))
+    assert is_news(record("no arguments"))

@@ -23,8 +23,18 @@ GROUND = {
     "spans",
     "showing",
     "printing",
+    "hints",
 }
-FLOORS = [GROUND, {"blocks"}, {"formats"}, {"lazy"}, {"pictures"}, {"running"}, {"accessor", "backend", "cli"}]
+FLOORS = [
+    GROUND,
+    {"blocks"},
+    {"formats"},
+    {"lazy"},
+    {"pictures"},
+    {"running"},
+    {"accessor", "backend", "cli"},
+    {"__main__"},
+]
 # What a floor may know of the world outside.
 FORBIDDEN = {
     0: {"dask", "distributed", "xarray", "rioxarray", "rasterio", "h5py"},

@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 
 import daskraster as dr
+from daskraster.formats.tiles import TileSink
 from tests.conftest import MakeRaster, pixels
 
 SECONDS = 20  # of which the cluster's workers take some to be stopped
@@ -82,3 +84,25 @@ def test_ctrl_c(engine: str, keep: str, make_raster: MakeRaster, tmp_path: Path)
     assert 0 < report.resumed_blocks < report.blocks
     assert (dr.open_raster(target).values == values + 1).all()
     assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_second_one_in_the_cleaning_up(
+    make_raster: MakeRaster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = dr.open_raster(make_raster(pixels((1, 64, 64))), chunks=16)
+
+    def pressed(block: Any) -> Any:
+        raise KeyboardInterrupt
+
+    discard = TileSink.discard
+
+    def pressed_again(sink: TileSink) -> None:
+        discard(sink)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TileSink, "discard", pressed_again)
+    result = dr.apply(pressed, image, dtype="uint16", bands=1)
+    (tmp_path / "out").mkdir()
+    with dask.config.set(scheduler="synchronous"), pytest.raises(KeyboardInterrupt):
+        dr.write_rasters({tmp_path / "out" / "a.tif": result, tmp_path / "out" / "b.kea": result}, sidecar=False)
+    assert os.listdir(tmp_path / "out") == []

@@ -239,7 +239,10 @@ def test_a_failing_function_keeps_its_exception_and_says_where(engine: str, make
     [
         (lambda block: block[:, 1:], r"due is an array of shape \(.*, 36, 36\) or \(36, 36\), came \(2, 35, 36\)"),
         (lambda block: block[0, 0], r"came \(36,\)"),
-        (lambda block: None, r"came \(\)"),
+        (lambda block: None, "came None: is there a return at its end"),
+        (lambda block: block.mean(), "came one value, .* for the whole block"),
+        (lambda block: [block, block], "came 2 arrays; give outputs=2"),
+        (lambda block: block[:, 2:-2, 2:-2], "the function returns the halo too, apply trims it"),
         (lambda block: block.astype("U3"), "holds no pixels"),
         (lambda block: np.ma.masked_less(block, 3), r"return result\.filled"),
     ],

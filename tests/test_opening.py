@@ -423,3 +423,23 @@ def test_chunks_that_are_no_tile_table(make_raster: MakeRaster) -> None:
 def test_strips_of_zeros_whose_last_one_gdal_stored_whole(make_raster: MakeRaster) -> None:
     path = make_raster(np.zeros((1, 1025, 1023), "uint16"))
     assert (dr.open_raster(path).values == 0).all()
+
+
+def test_bands_by_name(make_raster: MakeRaster) -> None:
+    values = pixels((3, 20, 30))
+    path = make_raster(values)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.descriptions = ("red", "nir", "nir")
+    image = dr.open_raster(path, bands="red")
+    assert image.band.values.tolist() == [1]
+    mixed = dr.open_raster(path, bands=[3, "red"])
+    assert mixed.band.values.tolist() == [3, 1]
+    np.testing.assert_array_equal(mixed.values, values[[2, 0]])
+    with pytest.raises(
+        dr.OptionError, match=r"no band has that name; did you mean red\?; its bands are 1 'red', 2 'nir', 3 'nir'"
+    ):
+        dr.open_raster(path, bands="rd")
+    with pytest.raises(dr.OptionError, match="several bands have that name"):
+        dr.open_raster(path, bands=["nir"])
+    with pytest.raises(dr.OptionError, match="must be numbers, from 1, or names"):
+        dr.open_raster(path, bands=[1.5])  # type: ignore[list-item]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -53,14 +54,14 @@ def test_runs_without_the_extras(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
 
 
-def test_wheel(tmp_path: Path) -> None:
+def test_wheel_and_sdist(tmp_path: Path) -> None:
     # From a copy: a build leaves folders behind.
     source = tmp_path / "source"
     shutil.copytree(ROOT / "daskraster", source / "daskraster", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
         shutil.copy(ROOT / name, source)
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(source)],
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(source)],
         check=True,
         capture_output=True,
     )
@@ -72,5 +73,23 @@ def test_wheel(tmp_path: Path) -> None:
         assert "Description-Content-Type: text/markdown" in archive.read(f"{info}/METADATA").decode()
     assert "daskraster/py.typed" in names
     assert {name.partition("/")[0] for name in names} == {"daskraster", info}
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as source_archive:
+        packed = {name.partition("/")[2] for name in source_archive.getnames()}
+    assert {name.partition("/")[0] for name in packed} == {
+        *(
+            "",
+            "LICENSE",
+            "MANIFEST.in",
+            "PKG-INFO",
+            "README.md",
+            "daskraster",
+            "daskraster.egg-info",
+            "pyproject.toml",
+            "setup.cfg",
+        )
+    }
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "daskraster").rglob("*.py")}
     assert modules == {name for name in names if name.endswith(".py")}
+    assert modules <= packed
+    assert "daskraster/py.typed" in packed

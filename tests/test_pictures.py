@@ -154,6 +154,24 @@ def test_one_band_has_a_scale_and_no_nan(masked: bool, make_raster: MakeRaster, 
     assert len(axes.figure.axes) == 2
 
 
+def test_clear_pixels_show_a_hatching(make_raster: MakeRaster, plt: Any) -> None:
+    values = pixels((1, 60, 60))
+    assert dr.open_raster(make_raster(values, "full.tif")).dr.plot().patch.get_hatch() is None
+    values[:, :30] = 0
+    axes = dr.open_raster(make_raster(values, "half.tif", nodata=0)).dr.plot(legend=False)
+    axes.figure.set_dpi(100)
+    axes.figure.patch.set_alpha(0)
+    axes.figure.canvas.draw()
+    rgba = np.asarray(axes.figure.canvas.buffer_rgba())
+    box = axes.get_window_extent()
+    top, bottom = (int(rgba.shape[0] - y) for y in (box.y1 - 5, box.y0 + 5))
+    inside = rgba[top:bottom, int(box.x0) + 5 : int(box.x1) - 5]
+    upper, lower = np.array_split(inside[..., 3], 2)
+    # Where there is no data lines, and between them what lies behind the figure; elsewhere the picture.
+    assert 0.02 < (upper[:-5] > 0).mean() < 0.5
+    assert (lower[5:] == 255).all()
+
+
 @pytest.mark.parametrize("dtype", ["int64", "uint64", "bool"])
 def test_other_pixels(dtype: str) -> None:
     values = (pixels((1, 9, 11), "uint8") % 2).astype(dtype)

@@ -98,3 +98,49 @@ def test_one_line_on_a_terminal(make_raster: MakeRaster, tmp_path: Path) -> None
     assert "a line from the function" not in shown
     assert shown.endswith("\n")
     assert all(len(line) <= 60 for line in shown.rstrip("\n").split("\r"))
+
+
+NOTEBOOK = """
+import daskraster as dr
+image = dr.open_raster(dr.example_scene("in.tif", 100), chunks=32)
+reports = [dr.write_raster(image, "out.tif", blocksize=32)]
+reports
+"""
+WITHOUT_WIDGETS = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "ipywidgets":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+"""
+
+
+@pytest.mark.parametrize("widgets", [True, False])
+def test_in_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, widgets: bool) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    cells = [nbformat.v4.new_code_cell(text) for text in ("pass" if widgets else WITHOUT_WIDGETS, NOTEBOOK)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(
+        notebook, timeout=60, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    outputs = cells[1].outputs
+    written = "".join(one.text for one in outputs if one.output_type == "stream")
+    shown = [one.data for one in outputs if "data" in one]
+    if widgets:
+        assert "application/vnd.jupyter.widget-view+json" in shown[0]
+        state = notebook.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
+        texts = [str(model["state"].get("value", "")).replace("\u2007", " ") for model in state.values()]
+        assert any("16/16 blocks" in text and "MB/s" in text for text in texts), texts
+        assert written == ""
+    else:
+        # One line, written over; nothing asks for a package that the user may not have.
+        assert [line for line in written.split("\n") if line.strip("\r")] == [written.rstrip("\n")]
+        assert written.rstrip("\n").split("\r")[-1].startswith("out.tif: 100%")
+        assert "arning" not in written
+        assert "ipywidgets" not in written
+    assert shown[-1]["text/plain"].startswith(f"[{tmp_path / 'out.tif'}\n")  # a list of reports as they print

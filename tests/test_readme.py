@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 
 import daskraster as dr
-from tests.conftest import MakeRaster, pixels, read
+from tests.conftest import read
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 
 
-def test_python_blocks_run(make_raster: MakeRaster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = pixels((2, 200, 300))
-    make_raster(values, "in.tif")
-    make_raster(pixels((1, 200, 300), "float32") * 200, "dem.tif")
+def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    makes_the_image = re.search(r'python -c "(.*?)"', README)
+    assert makes_the_image is not None
+    exec(makes_the_image[1], {})
+    values = dr.open_raster("in.tif").values
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(blocks) >= 4
     space: dict[str, object] = {"__name__": "readme"}

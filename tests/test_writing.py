@@ -549,3 +549,47 @@ def test_later_with_a_single_block(tmp_path: Path) -> None:
     later = dr.write_raster(image, tmp_path / "out.tif", compute=False, progress=False)
     assert later.compute().blocks == 1  # type: ignore[union-attr]
     assert (read(tmp_path / "out.tif") == values).all()
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".kea"])
+@pytest.mark.parametrize("mask", [False, True])
+def test_nan_is_written_as_the_number_that_is_asked_for(
+    make_raster: MakeRaster, tmp_path: Path, suffix: str, mask: bool
+) -> None:
+    values = pixels((1, 40, 40))
+    values[0, :7, :9] = 0
+    path = make_raster(values, nodata=0)
+    masked = dr.open_raster(path, masked=True) * 2  # arithmetic forgets what stood for "no data" in the file
+    out = tmp_path / f"asked{suffix}"
+    report = dr.write_raster(masked, out, nodata=-1, mask=mask, progress=False)
+    written = dr.open_raster(out)
+    due = np.where(values == 0, -1, values.astype("float32") * 2)
+    np.testing.assert_array_equal(written.values, due)
+    assert written.rio.nodata == -1
+    assert (report.statistics[0].minimum, report.statistics[0].count) == (
+        values[values > 0].min() * 2,
+        (values > 0).sum(),
+    )
+    np.testing.assert_array_equal(np.isnan(dr.open_raster(out, masked=True).values), values == 0)
+
+
+def test_nan_beside_a_nodata_value_is_copied(tmp_path: Path) -> None:
+    values = np.array([[[1.0, np.nan, -1.0]]], "float32")
+    image = xr.DataArray(values, dims=("band", "y", "x"), attrs={"_FillValue": -1.0})
+    dr.write_raster(image, tmp_path / "copy.tif", progress=False)
+    np.testing.assert_array_equal(read(tmp_path / "copy.tif"), values)
+    dr.write_raster(image, tmp_path / "nan.tif", nodata=float("nan"), progress=False)
+    np.testing.assert_array_equal(read(tmp_path / "nan.tif"), values)
+    dr.write_raster(image, tmp_path / "none.tif", nodata=None, progress=False)
+    np.testing.assert_array_equal(read(tmp_path / "none.tif"), values)
+
+
+@pytest.mark.parametrize("driver", ["GTiff", "COG"])
+def test_ground_control_points_beside_a_transform_are_told_of(tmp_path: Path, driver: str) -> None:
+    points = (("1", "", 0.0, 0.0, 5.0, 50.0, 0.0), ("2", "", 3.0, 3.0, 5.1, 49.9, 0.0))
+    image = xr.DataArray(np.ones((1, 4, 4), "uint8"), dims=("band", "y", "x"), attrs={"gcps": points})
+    placed = image.rio.write_crs(32630).rio.write_transform(rasterio.Affine(10, 0, 0, 0, -10, 0))
+    with pytest.warns(dr.DaskRasterWarning, match="the 2 ground control points are left out of .*KEA holds both"):
+        dr.write_raster(placed, tmp_path / "x.tif", driver=driver, progress=False)
+    dr.write_raster(placed, tmp_path / "x.kea", progress=False)
+    assert len(dr.open_raster(tmp_path / "x.kea").attrs["gcps"]) == 2

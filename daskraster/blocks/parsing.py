@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 
 from daskraster.blocks.expressions import (
     BINARY,
@@ -20,6 +19,7 @@ from daskraster.blocks.expressions import (
 )
 from daskraster.blocks.folding import folded
 from daskraster.errors import ExpressionError
+from daskraster.hints import near
 from daskraster.metadata import Number
 
 LONGEST = 10_000
@@ -275,9 +275,11 @@ class _Parser:
         if name in FUNCTIONS:
             raise refusal(self._text, token.position, f"{name} is a function: write {name}(...)")
         names = [*self._variables, *self._numbers, *CONSTANTS]
-        hint = f"; write {_WORDS[name]}" if name in _WORDS else _near(name, names)
+        hint = f"; write {_WORDS[name]}" if name in _WORDS else near(name, sorted(names))
         raise refusal(
-            self._text, token.position, f"{name!r} is no name of this expression{hint}; there are {self._known}, pi, e"
+            self._text,
+            token.position,
+            f"{name!r} is no name of this expression{hint}; there are {self._known}, pi, e; another raster gets its name as {name}=raster",
         )
 
     def _call(self, token: _Token) -> int:
@@ -288,7 +290,7 @@ class _Parser:
             raise refusal(
                 self._text,
                 token.position,
-                f"{token.text!r} is {what}{_near(token.text, FUNCTIONS)}; there are {', '.join(sorted(FUNCTIONS))}",
+                f"{token.text!r} is {what}{near(token.text, sorted(FUNCTIONS))}; there are {', '.join(sorted(FUNCTIONS))}",
             )
         self._deeper(opened)
         arguments: list[int] = []
@@ -329,8 +331,3 @@ class _Parser:
         else:
             message = f"a value is missing before {token.text!r}"
         return refusal(self._text, token.position, message)
-
-
-def _near(name: str, names: Collection[str]) -> str:
-    close = get_close_matches(name, sorted(names), n=1)
-    return f"; did you mean {close[0]}?" if close else ""

@@ -10,17 +10,31 @@ import click
 import daskraster as dr
 from daskraster.cli import values
 from daskraster.cli.failing import Group, debug_option
-from daskraster.cli.functions import load_function
+from daskraster.cli.functions import ByName, check_names, load_function
 from daskraster.cli.running import clobber_option, run_options, show, write
 from daskraster.cli.values import Text, listed
 from daskraster.cli.writeoptions import given_options, write_options
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 CHUNKS = Text("auto|PIXELS", values.chunks)
+FILE = click.Path()  # for the Tab key; whether it is there is found out by those who open it
+SHORT = {
+    "apply": "Your own function on every block, with a halo.",
+    "calc": "Band arithmetic, written as text.",
+    "convert": "A raster into another format or pixel type.",
+    "explain": "The plan of a command before it runs.",
+    "info": "What a raster file says of itself.",
+    "mosaic": "Many rasters as one.",
+}
 chunks_option = click.option(
     "--chunks", type=CHUNKS, help="Size of the blocks, one number or ROWS,COLUMNS; else whole tiles, 16 MiB."
 )
 masked_option = click.option("--masked", is_flag=True, help="Pixels as floats, NaN where they are no data.")
+
+
+def input_option(text: str) -> Any:
+    """``-i NAME=FILE``."""
+    return click.option("-i", "--input", "named", type=Text("NAME=FILE", values.pair), multiple=True, help=text)
 
 
 def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -57,8 +71,8 @@ def main() -> None:
     """
 
 
-@main.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@main.command(short_help=SHORT["info"])
+@click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
 @click.option("--json", "as_json", is_flag=True, help="As JSON; of several files as a list.")
 @debug_option
 def info(files: tuple[str, ...], as_json: bool) -> None:
@@ -104,19 +118,22 @@ def _calc(expression: str, files: tuple[str, ...], named: tuple[tuple[str, str],
     write([output], build, options)
 
 
-def _apply(function: str, files: tuple[str, ...], outputs: tuple[str, ...], **options: Any) -> None:
+def _apply(
+    function: str, files: tuple[str, ...], outputs: tuple[str, ...], named: tuple[tuple[str, str], ...], **options: Any
+) -> None:
     """Your own function on every block of one or several rasters, with a halo.
 
     FUNCTION is module:function (of the current folder, or installed) or path.py:function. It is called with a NumPy array (band, y, x) for each
     INPUT, --overlap pixels wider on every side, and returns one of the same height and width. The result is the same as that of the function on the whole
     raster, if it looks no further than --overlap. It runs in several threads at once.
 
-    A function that returns several arrays writes several files: name them with -o, in that order; then each FILE is an input.
+    -i NAME=FILE gives the function that image by name, as process does with a dict: def ndvi(red, nir). A function that returns several arrays
+    writes several files: name them with -o, in that order; then each FILE is an input.
 
     \b
     Examples:
       daskraster apply filters:smooth in.tif out.tif --overlap 5 --kwargs '{"size": 5}'
-      daskraster apply index.py:ndvi red.tif nir.tif ndvi.tif --dtype float32 --bands 1
+      daskraster apply index.py:ndvi -i red=b4.tif -i nir=b8.tif ndvi.tif --dtype float32 --bands 1
       daskraster apply index.py:both in.tif -o ndvi.tif -o mask.tif
       daskraster apply filters:smooth in.tif out.kea --overlap 5 --cluster slurm --workers 20
 
@@ -126,15 +143,20 @@ def _apply(function: str, files: tuple[str, ...], outputs: tuple[str, ...], **op
       def smooth(block, size=3):
           return median_filter(block, size=(1, size, size))
     """
-    inputs, targets = (listed(files), list(outputs)) if outputs else _split(files)
+    inputs, targets = (listed(files), list(outputs)) if outputs else _split(files, least=0 if named else 1)
+    if not inputs and not named:
+        raise click.UsageError("an input is needed: INPUT, or -i NAME=FILE")
+    names = [name for name, _ in named]
+    check_names(names, {**(options["kwargs"] or {}), **({"block": None} if options["with_block"] else {})})
     kwargs: Any = {
         name: options[name] for name in ("overlap", "boundary", "dtype", "bands", "kwargs") if options[name] is not None
     }
     found, code = load_function(function)
 
     def build() -> list[Any]:
-        opened = [_opened(path, options) for path in inputs]
-        made = dr.apply(found, *opened, outputs=len(targets), with_block=options["with_block"], **kwargs)
+        opened = [_opened(path, options) for path in [*inputs, *(path for _, path in named)]]
+        called = ByName(found, tuple(names), with_block=options["with_block"]) if named else found
+        made = dr.apply(called, *opened, outputs=len(targets), with_block=options["with_block"], **kwargs)
         return list(made) if len(targets) > 1 else [made]
 
     # dtype is what the function returns, as in dr.apply and dr.process.
@@ -180,15 +202,8 @@ PARAMETERS: dict[str, tuple[Callable[..., None], list[Any]]] = {
         _calc,
         [
             click.argument("expression"),
-            click.argument("files", nargs=-1, required=True, metavar="[INPUT]... OUTPUT"),
-            click.option(
-                "-i",
-                "--input",
-                "named",
-                type=Text("NAME=FILE", values.pair),
-                multiple=True,
-                help="A raster or number by name.",
-            ),
+            click.argument("files", nargs=-1, required=True, type=FILE, metavar="[INPUT]... OUTPUT"),
+            input_option("A raster or number by name."),
             click.option(
                 "--overlap",
                 type=click.IntRange(0),
@@ -202,10 +217,17 @@ PARAMETERS: dict[str, tuple[Callable[..., None], list[Any]]] = {
     "apply": (
         _apply,
         [
-            click.argument("function"),
-            click.argument("files", nargs=-1, required=True, metavar="INPUT... OUTPUT"),
+            click.argument("function", type=FILE, metavar="FUNCTION"),
+            click.argument("files", nargs=-1, type=FILE, metavar="[INPUT]... [OUTPUT]"),
+            input_option("A raster that the function takes by name."),
             click.option(
-                "-o", "--output", "outputs", multiple=True, metavar="OUTPUT", help="For each array that it returns."
+                "-o",
+                "--output",
+                "outputs",
+                multiple=True,
+                type=FILE,
+                metavar="OUTPUT",
+                help="For each array that it returns.",
             ),
             click.option(
                 "--overlap", type=Text("PIXELS", values.pixels), help="How far it looks, one number or ROWS,COLUMNS."
@@ -229,7 +251,7 @@ PARAMETERS: dict[str, tuple[Callable[..., None], list[Any]]] = {
     "mosaic": (
         _mosaic,
         [
-            click.argument("files", nargs=-1, required=True, metavar="INPUT... OUTPUT"),
+            click.argument("files", nargs=-1, required=True, type=FILE, metavar="INPUT... OUTPUT"),
             click.option(
                 "--method",
                 type=click.Choice(["last", "first", "min", "max", "mean"]),
@@ -252,8 +274,8 @@ PARAMETERS: dict[str, tuple[Callable[..., None], list[Any]]] = {
     "convert": (
         _convert,
         [
-            click.argument("source", metavar="INPUT"),
-            click.argument("output"),
+            click.argument("source", type=FILE, metavar="INPUT"),
+            click.argument("output", type=FILE, metavar="OUTPUT"),
             click.option("--bands", type=Text("NUMBERS", values.whole_numbers), help="Bands taken, from 1, as 4,3,2."),
             click.option(
                 "--overview-level", type=click.IntRange(0), help="0 for the first overview; else full resolution."
@@ -266,7 +288,7 @@ PARAMETERS: dict[str, tuple[Callable[..., None], list[Any]]] = {
 }
 
 
-@main.group()
+@main.group(short_help=SHORT["explain"])
 def explain() -> None:
     """The plan of a command before it runs: blocks, halo, bytes, memory.
 
@@ -284,7 +306,7 @@ def _add_commands() -> None:
         decorated = clobber_option(default=name != "mosaic")(run_options(callback))
         for parameter in reversed(parameters):
             decorated = parameter(decorated)
-        command = click.command(name)(decorated)
+        command = click.command(name, short_help=SHORT[name])(decorated)
         main.add_command(command)
         explain.add_command(_explaining(command))
 
@@ -297,7 +319,7 @@ def _explaining(command: click.Command) -> click.Command:
             run(dry_run=True, **parsed)
 
     params = [param for param in command.params if param.name != "dry_run"]
-    return click.Command(command.name, params=params, callback=plan, help=command.help)
+    return click.Command(command.name, params=params, callback=plan, help=command.help, short_help=command.short_help)
 
 
 def _inputs_and_output(files: tuple[str, ...], least: int = 1) -> tuple[list[str], str]:
@@ -308,14 +330,16 @@ def _inputs_and_output(files: tuple[str, ...], least: int = 1) -> tuple[list[str
     click.UsageError
         There are too few.
     """
+    if not files:
+        raise click.UsageError("an output is needed")
     inputs = listed(files[:-1])
     if len(inputs) < least:
         raise click.UsageError(f"an input and an output are needed; there is only {files[-1]!r}")
     return inputs, files[-1]
 
 
-def _split(files: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    inputs, output = _inputs_and_output(files)
+def _split(files: tuple[str, ...], least: int) -> tuple[list[str], list[str]]:
+    inputs, output = _inputs_and_output(files, least)
     return inputs, [output]
 
 

@@ -4,13 +4,51 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import keyword
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import click
+
+from daskraster.hints import missing_file
+
+
+@dataclass(frozen=True, slots=True)
+class ByName:
+    """A function that takes its last arrays, and the Block behind them, by name, as `daskraster.process` calls it."""
+
+    func: Callable[..., Any]
+    names: tuple[str, ...]
+    with_block: bool
+
+    @property
+    def __name__(self) -> str:
+        return str(getattr(self.func, "__name__", type(self.func).__name__))
+
+    def __call__(self, *arrays: Any, **keywords: Any) -> Any:
+        """Positional arrays first, as many as there are more than names."""
+        names = (*self.names, "block") if self.with_block else self.names
+        first = len(arrays) - len(names)
+        return self.func(*arrays[:first], **dict(zip(names, arrays[first:], strict=True)), **keywords)
+
+
+def check_names(names: Sequence[str], taken: Collection[str]) -> None:
+    """Refuse names of inputs that a function cannot take.
+
+    Raises
+    ------
+    click.BadParameter
+        No name of Python, one given twice, or one of ``--kwargs``.
+    """
+    for number, name in enumerate(names):
+        if not name.isidentifier() or keyword.iskeyword(name):
+            raise click.BadParameter(f"--input {name}=...: {name!r} cannot be the name of an argument")
+        if name in taken or name in names[:number]:
+            raise click.BadParameter(f"--input {name}=...: the function gets {name!r} already")
 
 
 def load_function(name: str) -> tuple[Callable[..., Any], str | None]:
@@ -41,7 +79,7 @@ def load_function(name: str) -> tuple[Callable[..., Any], str | None]:
 
 def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise click.BadParameter(f"there is no file {path}")
+        raise click.BadParameter(missing_file(str(path)))
     sys.path.insert(0, str(path.parent.absolute()))  # what lies beside it
     spec = importlib.util.spec_from_file_location(path.stem, path.absolute())
     if spec is None or spec.loader is None:

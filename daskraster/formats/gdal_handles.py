@@ -20,6 +20,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
 from daskraster.errors import RasterFormatError, RasterNotFoundError, RasterReadError
+from daskraster.hints import missing_file
 
 # GDAL's own default is 5 % of the machine's memory for each process, which would hide in every measurement of peak memory.
 CACHE_NBYTES = 32 << 20
@@ -153,7 +154,7 @@ def open_dataset(path: str, *, driver: str | None = None, overview_level: int | 
             return rasterio.open(path, driver=driver, **options)
         except RasterioIOError as error:
             if is_local(path) and not Path(path).exists():
-                raise RasterNotFoundError(f"there is no file {path}") from error
+                raise RasterNotFoundError(missing_file(path)) from error
             raise RasterFormatError(f"GDAL cannot open {path} as a raster: {error}") from error
 
 

@@ -53,6 +53,7 @@ from daskraster.formats.gdal_handles import quiet_gdal
 from daskraster.formats.geotiff_checks import (
     CLASSIC_NBYTES,
     check_codec,
+    check_gcps,
     check_nodata,
     cloud_tile,
     default_predictor,
@@ -251,9 +252,11 @@ class GeoTiffSink(TileSink):
 
     def discard(self) -> None:
         """Remove the partial file and its sidecar."""
-        TileSink.discard(self)
-        if self.partial is not None and self.sidecar:
-            self._sidecar_path.unlink(missing_ok=True)
+        try:
+            TileSink.discard(self)
+        finally:
+            if self.partial is not None and self.sidecar:
+                self._sidecar_path.unlink(missing_ok=True)
 
     def close_gaps(
         self, offsets: NDArray[np.int64], sizes: NDArray[np.int64], finished: frozenset[str] | None
@@ -361,6 +364,7 @@ def geotiff_sink(
     if cloud and options.tile_yx is None:
         tile_yx = cloud_tile(metadata.grid.shape_yx, tile_yx)
     check_codec(metadata, options)
+    check_gcps(target, metadata)
     check_nodata(metadata)
     tiles = TileArray(shape=metadata.shape, tile_yx=tile_yx, band_interleaved=options.interleave == "band")
     sink = GeoTiffSink(

@@ -98,6 +98,23 @@ def check_nodata(metadata: RasterMetadata) -> None:
         raise OptionError(f"GeoTIFF holds one nodata value for all bands, the raster has {listed}; give nodata=")
 
 
+def check_gcps(target: Path, metadata: RasterMetadata) -> None:
+    """Tell of ground control points that have no place: a GeoTIFF has tie points for either them or the transform.
+
+    Warns
+    -----
+    DaskRasterWarning
+        The raster has both; the transform is written.
+    """
+    if metadata.gcps and metadata.has_transform:
+        warnings.warn(
+            f"the {len(metadata.gcps)} ground control points are left out of {target}: a GeoTIFF holds them or a transform, and the raster "
+            "has both; KEA holds both",
+            DaskRasterWarning,
+            stacklevel=2,
+        )
+
+
 def sidecar_tables(target: Path, metadata: RasterMetadata, options: WriteOptions) -> dict[int, pd.DataFrame]:
     """The attribute tables of a sidecar; refuses, or leaves out, what without one has no place.
 

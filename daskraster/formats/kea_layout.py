@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from daskraster.errors import DaskRasterError, RasterFormatError, RasterNotFoundError, RasterReadError
 from daskraster.formats.hdf5 import h5py
 from daskraster.formats.kea_heap import read_text
+from daskraster.hints import missing_file
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 VERSIONS = ("1.0", "1.1", "2.0")
@@ -185,7 +186,7 @@ def open_kea(path: str, mode: str = "r") -> Iterator[KeaFile]:
         It is no HDF5, no KEA, of an unknown version, damaged, or open elsewhere; with the item.
     """
     if not Path(path).exists():
-        raise RasterNotFoundError(f"there is no file {path}")
+        raise RasterNotFoundError(missing_file(path))
     kea: KeaFile | None = None
     try:
         # Many network disks have no locks: then HDF5 goes on without.

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from daskraster.errors import OptionError, RasterFormatError, RasterNotFoundError
 from daskraster.formats.gdal_handles import is_local, quiet_gdal
 from daskraster.grid import Grid, Window
+from daskraster.hints import missing_file
 
 OUTSIDE = 0
 
@@ -121,7 +122,7 @@ def _library(name: str) -> Any:
 def _read(geopandas: Any, path: str | os.PathLike[str]) -> Any:
     name = os.fspath(path)
     if is_local(name) and not os.path.exists(name):  # noqa: PTH110 - may be no path at all
-        raise RasterNotFoundError(f"there is no file {name}")
+        raise RasterNotFoundError(missing_file(name))
     try:
         return geopandas.read_file(name, engine="pyogrio")
     except (RuntimeError, ValueError) as error:  # pyogrio's errors are RuntimeErrors

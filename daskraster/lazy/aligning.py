@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypedDict, Unpack, overload
 
 import dask.array as da
 import numpy as np
@@ -43,12 +43,28 @@ from daskraster.lazy.sources import BlockWindows, ChunksYX, SourceView, auto_chu
 from daskraster.timing import stage
 
 
+class AlignKeywords(TypedDict, total=False):
+    """Keywords of `align`."""
+
+    like: xr.DataArray | Grid | str | os.PathLike[str] | None
+    extent: str
+    resampling: str | Sequence[str]
+
+
+@overload
+def align(raster: xr.DataArray, /, **arguments: Unpack[AlignKeywords]) -> xr.DataArray: ...
+@overload
+def align(
+    first: xr.DataArray, second: xr.DataArray, /, *others: xr.DataArray, **arguments: Unpack[AlignKeywords]
+) -> tuple[xr.DataArray, ...]: ...
+@overload
+def align(*rasters: xr.DataArray, **arguments: Unpack[AlignKeywords]) -> xr.DataArray | tuple[xr.DataArray, ...]: ...
 def align(
     *rasters: xr.DataArray,
     like: xr.DataArray | Grid | str | os.PathLike[str] | None = None,
     extent: str = "intersection",
     resampling: str | Sequence[str] = "nearest",
-) -> Any:
+) -> xr.DataArray | tuple[xr.DataArray, ...]:
     """Rasters of other CRS, pixel size or offset on one grid; lazy.
 
     The result is that of ``gdalwarp -et 0`` on the whole raster (GDAL's warper with each pixel transformed exactly, XSCALE and YSCALE fixed

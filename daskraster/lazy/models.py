@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskraster.errors import OptionError
+from daskraster.hints import missing_file
 
 MODELS_KEPT = 4
 
@@ -39,7 +40,7 @@ class ModelFile:
         """
         whole = Path(path).absolute()
         if not whole.is_file():
-            raise OptionError(f"model={os.fspath(path)!r}: there is no such file")
+            raise OptionError(f"model={os.fspath(path)!r}: {missing_file(os.fspath(path))}")
         status = whole.stat()
         return cls(str(whole), (status.st_size, status.st_mtime_ns))
 

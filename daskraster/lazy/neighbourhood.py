@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import dask.array as da
 import numpy as np
@@ -28,6 +28,7 @@ from dask.base import tokenize
 
 from daskraster.errors import GridMismatchError, OptionError
 from daskraster.grid import Window
+from daskraster.hints import near
 from daskraster.lazy.arrays import (
     BAND_ATTRS,
     FILL_ATTRS,
@@ -41,11 +42,33 @@ from daskraster.lazy.arrays import (
 from daskraster.lazy.functions import DueOutput, Fill, FunctionStep, Nodata, Pick, function_name
 from daskraster.lazy.sources import BlockWindows, ChunksYX, source_array
 from daskraster.metadata import DERIVED_TAG_PREFIXES, Number
-from daskraster.options import check_nodata
+from daskraster.options import PIXEL_TYPES, check_nodata
 
 BOUNDARIES = ("none", "nearest", "reflect", "nodata", "source")
 
 
+class ApplyKeywords(TypedDict, total=False):
+    """Those keywords of `apply` that say nothing of how many arrays come out."""
+
+    overlap: int | tuple[int, int]
+    boundary: str | Number
+    dtype: Any
+    bands: int | Sequence[int] | None
+    with_block: bool
+    kwargs: Mapping[str, Any] | None
+
+
+@overload
+def apply(  # type: ignore[overload-overlap]  # a number that is known only at run time is taken for several
+    func: Callable[..., Any],
+    *rasters: xr.DataArray,
+    outputs: Literal[1] = 1,
+    **arguments: Unpack[ApplyKeywords],
+) -> xr.DataArray: ...
+@overload
+def apply(
+    func: Callable[..., Any], *rasters: xr.DataArray, outputs: int, **arguments: Unpack[ApplyKeywords]
+) -> tuple[xr.DataArray, ...]: ...
 def apply(
     func: Callable[..., Any],
     *rasters: xr.DataArray,
@@ -109,7 +132,7 @@ def apply(
     """
     if not callable(func):
         raise OptionError(
-            f"the first argument of apply is the function, came {func!r}; as in apply(smooth, image, overlap=5)"
+            f"the first argument of apply is the function, came a {type(func).__name__}; as in apply(smooth, image, overlap=5)"
         )
     if not rasters:
         raise OptionError("apply needs at least one raster, as in apply(smooth, image, overlap=5)")
@@ -172,7 +195,7 @@ def halo_of(overlap: Any) -> tuple[int, int]:
     if len(pair) != 2 or any(
         isinstance(part, bool) or not isinstance(part, int | np.integer) or part < 0 for part in pair
     ):
-        raise OptionError(f"overlap={overlap!r} must be a number of pixels not below 0, or a pair of them (y, x)")
+        raise OptionError(f"overlap={overlap!r} must be a whole number of pixels not below 0, or a pair of them (y, x)")
     return int(pair[0]), int(pair[1])
 
 
@@ -196,7 +219,7 @@ def _due(dtype: Any, bands: Any, outputs: int) -> tuple[DueOutput, ...]:
             for kind, count in zip(dtypes, counts, strict=True)
         )
     except TypeError as error:
-        raise OptionError(f"dtype={dtype!r} is no NumPy dtype") from error
+        raise OptionError(f"dtype={dtype!r} is no NumPy dtype{near(str(dtype), map(str, PIXEL_TYPES))}") from error
 
 
 def one_nodata(raster: Raster) -> Nodata:

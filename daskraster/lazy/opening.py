@@ -13,6 +13,7 @@ import xarray as xr
 from daskraster.errors import OptionError
 from daskraster.formats import choosing
 from daskraster.grid import Window, tile_table
+from daskraster.hints import near
 from daskraster.lazy.arrays import as_raster, new_array
 from daskraster.lazy.headers import absolute
 from daskraster.lazy.sources import SourceView, auto_chunks, check_chunks, source_array
@@ -23,7 +24,7 @@ def open_raster(
     *,
     chunks: Any = "auto",
     masked: bool = False,
-    bands: int | Sequence[int] | None = None,
+    bands: int | str | Sequence[int | str] | None = None,
     overview_level: int | None = None,
 ) -> xr.DataArray:
     """A raster file as a lazy array; only its header is read.
@@ -41,7 +42,7 @@ def open_raster(
         value moves to ``encoding["_FillValue"]``. False: pixels are what the file holds. A file with a mask of its own keeps it in a copy
         that is opened with True and written with ``mask=True`` and the file's ``dtype=``; pixels under the mask then are nodata, or 0.
     bands
-        Numbers, from 1, of the bands wanted, in any order; None: all.
+        Numbers, from 1, or names of the bands wanted, in any order; None: all.
     overview_level
         0 for the first overview; None: the full resolution.
 
@@ -69,8 +70,8 @@ def open_raster(
     >>> image.chunks
     ((2,), (64, 36), (64, 36))
     """
-    wanted = (bands,) if isinstance(bands, int) else None if bands is None else tuple(bands)
     name = absolute(path)
+    wanted = _band_numbers(name, bands)
     source, metadata, numbers = choosing.describe(name, bands=wanted, masked=masked, overview_level=overview_level)
     shape = metadata.shape
     if isinstance(chunks, str):
@@ -86,6 +87,44 @@ def open_raster(
     return new_array(
         source_array(view, chunks_yx), metadata, masked=masked, bands=numbers, name=Path(source.name).stem or None
     )
+
+
+def _band_numbers(path: str, bands: Any) -> tuple[int, ...] | None:
+    """Numbers of the bands asked for by number or name; whether there are such numbers is left to the format.
+
+    Raises
+    ------
+    OptionError
+        A name that no band has, or several; something that is neither number nor name.
+    """
+    if bands is None:
+        return None
+    asked = (bands,) if isinstance(bands, int | str | np.integer) else tuple(bands)
+    if any(isinstance(one, bool) or not isinstance(one, int | str | np.integer) for one in asked):
+        raise OptionError(f"bands={bands!r} must be numbers, from 1, or names of bands; as in bands=[4, 3, 2]")
+    if not any(isinstance(one, str) for one in asked):
+        return tuple(int(one) for one in asked)
+    names = _band_names(path)
+    for one in asked:
+        if isinstance(one, str) and names.count(one) != 1:
+            listed = ", ".join(f"{number} {name!r}" if name else str(number) for number, name in enumerate(names, 1))
+            what = (
+                "several bands have that name"
+                if one in names
+                else "no band has that name" + near(one, filter(None, names))
+            )
+            raise OptionError(f"bands={bands!r}: of {path} {what}; its bands are {listed}")
+    return tuple(names.index(one) + 1 if isinstance(one, str) else int(one) for one in asked)
+
+
+def _band_names(path: str) -> list[str]:
+    """Of all bands, one by one: those of one file may differ in dtype, which cannot be described together."""
+    source, _, _ = choosing.describe(path, bands=(1,), masked=False, overview_level=None)
+    found = [
+        choosing.describe(path, bands=(number,), masked=False, overview_level=None)[1].bands[0].name
+        for number in range(1, source.shape[0] + 1)
+    ]
+    return [name or "" for name in found]
 
 
 def tile_windows(

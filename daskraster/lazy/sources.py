@@ -3,8 +3,8 @@
 Strategy. A raster file becomes one Blockwise layer whose first step is a `ReadBlock`. Whoever needs a block with its halo looks for
 that step in the array's own graph and asks the source for the larger window, instead of asking the graph for neighbours: one task a
 block (0.4 ms) where `map_overlap` makes about 12 (4.3 ms) and keeps a row of blocks alive. Nothing is registered anywhere, so the
-source survives copies and pickling and is gone after ``persist``. Plain slices (``isel``, ``sel``, ``clip_box``, one band) are seen
-through, since those are what people do most. A source made of many others is narrowed for each block, when dask makes the task, to those it needs.
+source survives copies and pickling and is gone after ``persist``. Plain slices (``isel``, ``sel``, ``clip_box``, one band, a list of bands)
+are seen through, since those are what people do most. A source made of many others is narrowed for each block, when dask makes the task, to those it needs.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ type ChunksYX = tuple[tuple[int, ...], tuple[int, ...]]
 # more with two threads; below it the 0.4 ms of a task begin to show.
 BLOCK_NBYTES = 8 << 20
 LAYER_PREFIX = "raster-"
+# What dask indexes with lists by. It is private: by name, so that a dask without it costs the short cut and not the import.
+TAKE = "dask.array._shuffle._getitem"
 OUTPUT_TILE = 512  # the default tile of what is written: blocks that are multiples of it need no re-chunking
 
 
@@ -218,7 +220,46 @@ def _found(layers: Any, name: str) -> tuple[SourceView, _Chunks] | None:
         return None
     if layer is None or not name.startswith("getitem-"):
         return None
-    return _sliced(layers, name, dict(layer))
+    tasks = dict(layer)
+    return _taken(layers, name, tasks) or _sliced(layers, name, tasks)
+
+
+def _taken(layers: Any, name: str, tasks: dict[Any, Any]) -> tuple[SourceView, _Chunks] | None:
+    """See through bands picked by a list, ``isel(band=[2, 0])``: each task takes them from the block at its own place.
+
+    What was sliced with the same ``isel`` is a step of the same layer before it.
+    """
+    own = {key: task for key, task in tasks.items() if key[0] == name}
+    if any(not isinstance(task, Task) or _name_of(task.func) != TAKE or len(task.args) != 2 for task in own.values()):
+        return None
+    pairs = [(key, *(getattr(part, "key", None) for part in task.args)) for key, task in own.items()]
+    if not pairs or any(not isinstance(block, tuple) or block[1:] != key[1:] for key, block, _ in pairs):
+        return None
+    parents, takers = {block[0] for _, block, _ in pairs}, {taker for *_, taker in pairs}
+    if len(parents) != 1 or len(takers) != 1:
+        return None
+    parent = parents.pop()
+    before = {key: task for key, task in tasks.items() if key[0] == parent}
+    found = _sliced(layers, parent, before) if before else _found(layers, parent)
+    bands = _bands_taken(getattr(tasks.get(takers.pop()), "value", None))
+    if found is None or bands is None or len(found[1]) != 3 or len(found[1][0]) != 1:
+        return None
+    view, chunks = found
+    return SourceView(view.source, tuple(view.bands[band] for band in bands), view.window), ((len(bands),), *chunks[1:])
+
+
+def _name_of(func: Any) -> str:
+    return f"{getattr(func, '__module__', '')}.{getattr(func, '__qualname__', '')}"
+
+
+def _bands_taken(taker: Any) -> list[int] | None:
+    """Positions that dask's index ``(axis sizes, (positions, slice, slice))`` picks along the first axis; None for any other."""
+    index = taker[1] if isinstance(taker, tuple) and len(taker) == 2 else None
+    if not isinstance(index, tuple) or len(index) != 3 or not isinstance(index[0], np.ndarray):
+        return None
+    positions: list[int] = index[0].tolist()
+    whole = all(part == slice(None) for part in index[1:])
+    return positions if whole and len(set(positions)) == len(positions) else None
 
 
 def _sliced(layers: Any, name: str, tasks: dict[Any, Any]) -> tuple[SourceView, _Chunks] | None:

@@ -43,6 +43,11 @@ def set_frame(axes: Any, grid: Grid, *, has_transform: bool) -> None:
     axes.set_facecolor("none")
 
 
+def hatch(axes: Any) -> None:
+    """Thin grey lines behind the picture, where it is transparent: on a white page that is else no different from bright pixels."""
+    axes.patch.set(hatch="////", edgecolor="0.6", linewidth=0)
+
+
 def corners(grid: Grid) -> tuple[list[float], list[float]]:
     """x and y of the four corners, round the raster."""
     rows, cols = grid.shape_yx

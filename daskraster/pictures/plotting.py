@@ -24,7 +24,7 @@ from daskraster.pictures.colouring import (
     limits,
     valid_pixels,
 )
-from daskraster.pictures.placing import placed, set_frame
+from daskraster.pictures.placing import hatch, placed, set_frame
 from daskraster.pictures.quicklook import Quicklook, quicklook
 
 
@@ -41,7 +41,8 @@ def plot(
     """A quick look at a raster: read at screen resolution, drawn with matplotlib. Needs the extra ``plot``.
 
     A plain piece of a file is read from its overviews. Without them, and of computed arrays, every block is made once, in bounded
-    memory, and every so many pixels of it are kept. Nodata, NaN and what a mask hides are transparent.
+    memory, and every so many pixels of it are kept. Nodata, NaN and what a mask hides are transparent,
+    over a hatching.
 
     Parameters
     ----------
@@ -100,9 +101,12 @@ def plot(
     mask = hidden[0] if alpha else None
     if len(chosen) == 3:
         nodata = [source.nodata[number] for number in chosen]
-        placed(axes, composed(shown, nodata, checked, mask), look.grid)
+        rgba = composed(shown, nodata, checked, mask)
+        placed(axes, rgba, look.grid)
+        clear = not rgba[..., 3].all()
     else:
         valid = valid_pixels(shown[0], source.nodata[chosen[0]]) & (True if mask is None else mask != 0)
+        clear = not valid.all()
         band = described[chosen[0]]
         if is_classes(band) and cmap is None:
             _draw_classes(axes, look, classified(shown[0], valid, band), band, legend=legend)
@@ -111,6 +115,8 @@ def plot(
                 axes, look, valid, limits(shown[0], valid, checked), cmap=cmap, described=band if legend else None
             )
     set_frame(axes, look.raster_grid, has_transform=source.has_transform)
+    if clear:
+        hatch(axes)
     axes.set_title(_title(source, chosen))
     return axes
 

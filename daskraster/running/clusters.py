@@ -7,20 +7,26 @@ set before any of them is loaded, no spilling (blocks are small, and it would hi
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dask.system import CPU_COUNT
 
+from daskraster.errors import ClusterError
 from daskraster.running.batch import start_batch
 from daskraster.running.owning import client_class
 from daskraster.running.sizing import WorkerShape
 from daskraster.running.wishes import ClusterWishes
 
+if TYPE_CHECKING:
+    import distributed
+
 # The leading process and the system need some memory too.
 SHARE_OF_MEMORY = 0.8
+GUARD = 'in a script, what starts workers and what uses them stands under if __name__ == "__main__":, since each worker imports the script'
 
 
 def cluster(
@@ -43,7 +49,7 @@ def cluster(
     wait_for: int | None = None,
     timeout: float | None = 600,
     **options: Any,
-) -> Any:
+) -> distributed.Client:
     """Start workers sized for rasters and give a Client on them; closing it, or leaving its ``with``, stops the workers too.
 
     Parameters
@@ -158,7 +164,11 @@ def _start_local(wishes: ClusterWishes) -> Any:
         "env": shape.environment(),
         "config": {"distributed.worker.memory.target": False, "distributed.worker.memory.spill": False},
     }
-    cluster = distributed.LocalCluster(**{**settings, **wishes.options})
+    _check_not_imported()
+    try:
+        cluster = distributed.LocalCluster(**{**settings, **wishes.options})
+    except RuntimeError as error:
+        raise ClusterError(f"the workers did not start: {error}; {GUARD}") from error
     try:
         if wishes.adapt:
             cluster.adapt(minimum=wishes.adapt[0], maximum=wishes.adapt[1])
@@ -166,6 +176,19 @@ def _start_local(wishes: ClusterWishes) -> Any:
     except BaseException:
         cluster.close()
         raise
+
+
+def _check_not_imported() -> None:
+    """Refuse to start workers in a worker that is about to start: each imports the script that started it.
+
+    Raises
+    ------
+    ClusterError
+        With what the script lacks.
+    """
+    # What multiprocessing looks at itself; without a look the worker would start workers, which would start workers ...
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ClusterError(f"a worker imports the script, which starts workers again; {GUARD}")
 
 
 def _local_numbers(wishes: ClusterWishes) -> tuple[int, int]:

@@ -113,7 +113,7 @@ def process_files(
         call=_call(func, kwargs, scratch, run), driver=tile_driver(format), metadata=metadata_of(raster)
     )
     try:
-        return write_raster(_lazy(step, raster.array, overlap, boundary), output, **options)  # type: ignore[return-value]
+        return write_raster(_lazy(step, raster.array, overlap, boundary), output, **options)
     finally:
         on_every_process(close_run, run)
 

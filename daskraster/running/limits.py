@@ -96,12 +96,30 @@ def limited(client: Any) -> Iterator[None]:
             lift_limits()
         return
     name = f"daskraster-limits-{uuid.uuid4().hex}"
-    _persistently(lambda: client.register_plugin(_plugin_class()(), name=name))
+    _persistently(lambda: client.register_plugin(_plugin_class()(quiet=_is_local(client)), name=name))
     try:
         yield
     finally:
         if client.status == "running":
             _persistently(lambda: client.unregister_worker_plugin(name))
+
+
+def _is_local(client: Any) -> bool:
+    """Whether its workers write their log to the user's terminal; jobs write theirs to files, where it is wanted."""
+    from distributed import LocalCluster  # noqa: PLC0415 - loaded, as there is a Client
+
+    return isinstance(getattr(client, "cluster", None), LocalCluster)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a worker's log says something that the run does not tell: it raises what a block raised, and the log of each failed block and
+    try would bury it, in 40 lines a time.
+
+    A filter of the logger ``distributed.worker``.
+    """
+    if not isinstance(record.args, tuple) or not record.msg.startswith("Compute Failed"):
+        return True
+    return not any("Telling(" in str(one) for one in record.args)
 
 
 def _persistently(tell_workers: Callable[[], Any]) -> None:
@@ -133,12 +151,18 @@ def _plugin_class() -> Any:
     class Limits(WorkerPlugin):
         """See `limited`."""
 
+        def __init__(self, *, quiet: bool) -> None:
+            self._quiet = quiet
+
         def setup(self, worker: Any) -> None:
             """The worker joins."""
             limit_worker(worker)
+            if self._quiet:
+                logging.getLogger("distributed.worker").addFilter(is_news)
 
         def teardown(self, worker: Any) -> None:
             """The run is over."""
             lift_limits()
+            logging.getLogger("distributed.worker").removeFilter(is_news)
 
     return Limits

@@ -58,7 +58,7 @@ class Output:
     pyramid: Pyramid | None
     """The overviews, where there are any."""
     fills: tuple[Number | None, ...]
-    """For each band what NaN becomes: the nodata value, in a file of integers and for an array that was opened masked."""
+    """For each band what NaN becomes: the nodata value, in a file of integers, for an array that was opened masked, and where the value was asked for."""
     undated: Sink
     """As ``sink``, but that its header does not say when: the same for the same run on another day."""
     options: Mapping[str, Any]
@@ -212,8 +212,8 @@ def planned(raster: Raster, path: Path, options: WriteOptions) -> Output:
     pyramid = _pyramid(sink, metadata, markers, data, options)
     haloed = data if pyramid is None or not pyramid.halo else exchange(data, (pyramid.halo, pyramid.halo))
     fills = tuple(band.nodata for band in metadata.bands)
-    if metadata.dtype.kind == "f" and encoded_nodata(raster.array) is None:
-        fills = (None,) * len(fills)  # NaN stays NaN
+    if metadata.dtype.kind == "f" and encoded_nodata(raster.array) is None and isinstance(options.nodata, Inherit):
+        fills = (None,) * len(fills)  # what the file held beside its nodata value is copied: NaN stays NaN
     return Output(
         sink=sink,
         data=haloed,

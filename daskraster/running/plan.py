@@ -92,7 +92,7 @@ class Plan:
             f"reads     {mb(self.read_nbytes)} of {', '.join(self.sources) or 'arrays in memory or of other libraries'}"
             + (f", {self.read_twice:.1%} of it twice" if self.read_twice > 0.0005 else ""),
             f"writes    {mb(self.write_nbytes)} before compression",
-            f"memory    {mb(self.peak_nbytes)} at most for each of {self.processes} process(es) of {memory.threads} thread(s): "
+            f"memory    {mb(self.peak_nbytes)} at most for each of {_counted(self.processes, 'process', 'processes')} of {_counted(memory.threads, 'thread', 'threads')}: "
             f"{mb(memory.block_nbytes)} a thread, {mb(memory.shared_nbytes)} shared, {mb(memory.base_nbytes)} to begin with",
             f"limit     {mb(memory.limit_nbytes)}: {advice}",
         ]
@@ -102,7 +102,7 @@ class Plan:
         """The plan for notebooks: its blocks over a quick look at what is read, one block with its halo, the memory, the numbers."""
         heading, *rest = str(self).splitlines()
         memory = self.memory
-        threads = f"for {memory.threads} block(s) at a time, {mb(memory.block_nbytes)} each"
+        threads = f"for {_counted(memory.threads, 'block', 'blocks')} at a time, {mb(memory.block_nbytes)} each"
         return page(
             PlanFacts(
                 heading=heading,
@@ -126,6 +126,10 @@ def way_out(proposed: ChunksYX, present: ChunksYX) -> str:
     if proposed == present:
         return "use fewer threads, or a worker with more memory"
     return f"open the rasters with chunks=({rows}, {cols}), or use fewer threads"
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
 
 
 def mb(nbytes: int) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Unpack, overload
 
 import xarray as xr
 
@@ -24,6 +25,40 @@ type Files = PathLike | Sequence[PathLike] | Mapping[str, PathLike]
 BLOCK_NAME = "block"
 
 
+class ProcessKeywords(WriteKeywords, total=False):
+    """Keywords of `process`; ``dtype`` is that of the function's result."""
+
+    overlap: int | tuple[int, int]
+    boundary: str | Number
+    bands: Any
+    with_block: bool
+    kwargs: Mapping[str, Any] | None
+    chunks: Any
+    masked: bool
+    align: bool | str | Sequence[str] | Mapping[str, str]
+    extent: str | None
+    like: Any
+    output_options: Mapping[Any, WriteKeywords] | None
+
+
+@overload
+def process(
+    func: Callable[..., Any], inputs: Files, outputs: PathLike, **arguments: Unpack[ProcessKeywords]
+) -> WriteReport: ...
+@overload
+def process(
+    func: Callable[..., Any],
+    inputs: Files,
+    outputs: Mapping[str, str] | Mapping[str, Path] | Mapping[str, PathLike],
+    **arguments: Unpack[ProcessKeywords],
+) -> dict[str, WriteReport]: ...
+@overload
+def process(
+    func: Callable[..., Any],
+    inputs: Files,
+    outputs: list[str] | list[Path] | list[PathLike] | tuple[PathLike, ...],
+    **arguments: Unpack[ProcessKeywords],
+) -> list[WriteReport]: ...
 def process(
     func: Callable[..., Any],
     inputs: Files,
@@ -42,7 +77,7 @@ def process(
     like: Any = None,
     output_options: Mapping[Any, WriteKeywords] | None = None,
     **options: Any,
-) -> Any:
+) -> WriteReport | list[WriteReport] | dict[str, WriteReport]:
     """Your function from files to files: opened lazily, computed block by block with a halo, written in one pass.
 
     Parameters
@@ -122,7 +157,7 @@ def process(
     rasters = [open_raster(path, chunks=chunks, masked=masked) for path in sources.paths]
     if resampling is not None:
         aligned = aligning.align(*rasters, like=like, extent=extent or "intersection", resampling=resampling)
-        rasters = [aligned] if len(rasters) == 1 else list(aligned)
+        rasters = list(aligned) if isinstance(aligned, tuple) else [aligned]
     results = apply(
         _called_by_name(func, sources, targets, with_block=with_block),
         *rasters,
@@ -134,7 +169,7 @@ def process(
         with_block=with_block,
         kwargs=kwargs,
     )
-    arrays: Sequence[xr.DataArray] = results if len(targets.paths) > 1 else [results]
+    arrays: Sequence[xr.DataArray] = list(results) if isinstance(results, tuple) else [results]
     reports: Any = write_rasters(
         dict(zip(targets.paths, arrays, strict=True)),
         output_options=_options_by_path(output_options, targets),

@@ -32,6 +32,8 @@ class Progress:
 
     def skip(self, blocks: int) -> None:
         """Blocks that an earlier run has finished: shown as done, not counted in the speed."""
+        if not blocks:
+            return
         self._resumed += blocks
         self._bar.initial = self._bar.n = self._resumed
         self._bar.refresh()

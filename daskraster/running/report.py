@@ -123,6 +123,10 @@ class WriteReport:
         width = max(len(name) for name, _ in rows)
         return "\n".join([str(self.path), *(f"  {name:<{width}}  {text}" for name, text in rows)])
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What IPython shows, also of a list of reports: as it prints."""
+        printer.text("..." if cycle else str(self))
+
     def _repr_html_(self) -> str:
         """The same as a small table."""
         rows = "".join(

@@ -40,8 +40,11 @@ class Begun:
 
     def discard(self) -> None:
         """Remove every trace."""
-        self.sink.discard()
-        self.journal.remove()
+        # A second Ctrl-C in the middle of the one does not spare the other.
+        try:
+            self.sink.discard()
+        finally:
+            self.journal.remove()
 
     def keep(self) -> Path | None:
         """Leave what is finished for a later run; the partial file, or None where nothing is and all was removed."""
@@ -82,8 +85,9 @@ def begun(
         for opened in waiting:
             if opened is not None:
                 os.close(opened.descriptor)
-        for one in under_way:
-            _end(one, error, keep=keep)
+        with contextlib.ExitStack() as ends:  # each of them, though a second Ctrl-C comes in the middle of one
+            for one in under_way:
+                ends.callback(_end, one, error, keep=keep)
         raise
 
 

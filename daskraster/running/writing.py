@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
+from typing import Literal, Unpack, overload
 
 import xarray as xr
 from dask.delayed import Delayed
@@ -39,6 +39,22 @@ from daskraster.running.workers import active_client
 logger = logging.getLogger("daskraster")
 
 
+@overload
+def write_raster(
+    raster: xr.DataArray,
+    path: str | os.PathLike[str],
+    *,
+    compute: Literal[True] = True,
+    **options: Unpack[WriteKeywords],
+) -> WriteReport: ...
+@overload
+def write_raster(
+    raster: xr.DataArray, path: str | os.PathLike[str], *, compute: Literal[False], **options: Unpack[WriteKeywords]
+) -> Delayed: ...
+@overload
+def write_raster(
+    raster: xr.DataArray, path: str | os.PathLike[str], *, compute: bool, **options: Unpack[WriteKeywords]
+) -> WriteReport | Delayed: ...
 def write_raster(
     raster: xr.DataArray, path: str | os.PathLike[str], *, compute: bool = True, **options: Unpack[WriteKeywords]
 ) -> WriteReport | Delayed:
@@ -100,15 +116,50 @@ def write_raster(
     """
     checked = WriteOptions.of(options)
     _check_compute(checked, compute=compute)
+    if not isinstance(path, str | os.PathLike):
+        raise OptionError(
+            f"the second argument of write_raster is the path, came a {type(path).__name__}; as in write_raster(raster, 'out.tif')"
+        )
     outputs = _plan({path: raster}, {path: checked})
     return _run(outputs, checked)[0] if compute else delayed_run(outputs, single=True)
 
 
+# A Mapping's keys are of one type exactly: each type of path has a name of its own here.
+type Rasters = Mapping[str, xr.DataArray] | Mapping[Path, xr.DataArray] | Mapping[str | os.PathLike[str], xr.DataArray]
+type OwnOptions = (
+    Mapping[str, WriteKeywords] | Mapping[Path, WriteKeywords] | Mapping[str | os.PathLike[str], WriteKeywords]
+)
+
+
+@overload
 def write_rasters(
-    rasters: Mapping[str | os.PathLike[str], xr.DataArray],
+    rasters: Rasters,
+    *,
+    compute: Literal[True] = True,
+    output_options: OwnOptions | None = None,
+    **options: Unpack[WriteKeywords],
+) -> list[WriteReport]: ...
+@overload
+def write_rasters(
+    rasters: Rasters,
+    *,
+    compute: Literal[False],
+    output_options: OwnOptions | None = None,
+    **options: Unpack[WriteKeywords],
+) -> Delayed: ...
+@overload
+def write_rasters(
+    rasters: Rasters,
+    *,
+    compute: bool,
+    output_options: OwnOptions | None = None,
+    **options: Unpack[WriteKeywords],
+) -> list[WriteReport] | Delayed: ...
+def write_rasters(
+    rasters: Rasters,
     *,
     compute: bool = True,
-    output_options: Mapping[str | os.PathLike[str], WriteKeywords] | None = None,
+    output_options: OwnOptions | None = None,
     **options: Unpack[WriteKeywords],
 ) -> list[WriteReport] | Delayed:
     """Several outputs in one pass: inputs and intermediate results they share are read and computed once.
@@ -141,13 +192,14 @@ def write_rasters(
     """
     checked = WriteOptions.of(options)
     _check_compute(checked, compute=compute)
-    own = output_options or {}
-    unknown = [str(path) for path in own if path not in rasters]
+    arrays: dict[str | os.PathLike[str], xr.DataArray] = dict(rasters.items())
+    own: dict[str | os.PathLike[str], WriteKeywords] = dict((output_options or {}).items())
+    unknown = [str(path) for path in own if path not in arrays]
     if unknown:
         raise OptionError(
-            f"output_options= names {', '.join(unknown)}, which is no output; those are {', '.join(map(str, rasters))}"
+            f"output_options= names {', '.join(unknown)}, which is no output; those are {', '.join(map(str, arrays))}"
         )
-    outputs = _plan(rasters, {path: WriteOptions.of({**options, **own.get(path, {})}) for path in rasters})
+    outputs = _plan(arrays, {path: WriteOptions.of({**options, **own.get(path, {})}) for path in arrays})
     return _run(outputs, checked) if compute else delayed_run(outputs, single=False)
 
 
