@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +13,7 @@ import distributed
 import numpy as np
 import pytest
 from conftest import MakeRaster, pixels, read
+from fakepbs import FakePbs, pbs  # noqa: F401 - a fixture
 
 import daskraster as dr
 from daskraster.running.clusters import is_batch
@@ -103,37 +103,6 @@ def test_a_machine_without_the_batch_system_is_told(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(dr.ClusterError, match=f"there is no {program} here"):
         dr.cluster(kind)
-
-
-class FakePbs:
-    """Commands of PBS that start a job as a process, or refuse it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.program(
-            "qsub",
-            f'cp "$1" {folder}/script; sh {folder}/script >{folder}/log 2>&1 & echo $! >{folder}/pid; echo 17.server',
-        )
-        self.program(
-            "qstat",
-            f'echo "Job id  Name"; kill -0 $(cat {folder}/pid) && echo "17.server me work dask 1 1 2 4gb 01:00 R 00:01"; true',
-        )
-        self.program("qdel", f"kill $(cat {folder}/pid)")
-
-    def program(self, name: str, body: str) -> None:
-        """A command that does this."""
-        path = self.folder / name
-        path.write_text(f"#!/bin/sh\n{body}\n")
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
-
-
-@pytest.fixture
-def pbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePbs:
-    pytest.importorskip("dask_jobqueue")
-    folder = tmp_path / "pbs"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    return FakePbs(folder)
 
 
 def test_a_job_of_pbs(pbs: FakePbs) -> None:

@@ -30,6 +30,7 @@ from daskraster.formats import choosing
 from daskraster.formats.protocols import Receipt, Sink
 from daskraster.running.failures import Retrying, Trying, check_sendable, of_worker
 from daskraster.running.news import Listening, take
+from daskraster.running.patience import Patience
 from daskraster.running.waves import Block, Wave, waves
 from daskraster.running.workers import active_client
 
@@ -222,6 +223,7 @@ def _run_on_cluster(client: Any, run_waves: Iterator[Wave], on_receipt: OnReceip
     """Run waves on a cluster, the next one sent when half of the last one is through, so that no worker waits."""
     from distributed import as_completed  # noqa: PLC0415 - a second of import that threads do not need
 
+    patience = Patience(client)
     finished = as_completed(with_results=True, raise_errors=False)
     under_way: dict[str, tuple[tuple[int, Block], Any]] = {}
     kept: dict[str, Any] = {}
@@ -239,7 +241,7 @@ def _run_on_cluster(client: Any, run_waves: Iterator[Wave], on_receipt: OnReceip
                 finished.update([held[key] for key in wave.targets])
                 enough = len(wave.targets) // 2
             while len(under_way) > enough:
-                future, receipt = next(finished)
+                future, receipt = _next(finished, patience)
                 if not isinstance(receipt, Receipt) and future.status in UNDER_WAY and client.status == "running":
                     # Its worker left before the receipt was fetched: the block is computed again.
                     finished.add(future)
@@ -251,6 +253,16 @@ def _run_on_cluster(client: Any, run_waves: Iterator[Wave], on_receipt: OnReceip
     except BaseException:
         client.cancel([*kept.values(), *(future for _, future in under_way.values())])
         raise
+
+
+def _next(finished: Any, patience: Patience) -> tuple[Any, Any]:
+    """The next future that has finished, with its result; waits for it only while there are workers or hope for some."""
+    while not finished.has_ready():
+        patience.check()
+        with finished.thread_condition:
+            finished.thread_condition.wait(timeout=0.1)
+    future, result = next(finished)
+    return future, result
 
 
 def _check(future: Any, result: Any, trying: Trying, target: tuple[int, Block]) -> None:
