@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_origin
+
+from tests.fakepbs import FakePbs
 
 # A busy machine is slow, and no fault of the code: nothing is timed in a test.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -132,6 +135,16 @@ def engine(request: pytest.FixtureRequest) -> Iterator[str]:
         return
     with dask.config.set(scheduler=request.param, num_workers=2):
         yield request.param
+
+
+@pytest.fixture
+def pbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePbs:
+    """Commands of a PBS, found first."""
+    pytest.importorskip("dask_jobqueue")
+    folder = tmp_path / "pbs"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return FakePbs(folder)
 
 
 class Counter:

@@ -7,8 +7,6 @@ import signal
 import stat
 from pathlib import Path
 
-import pytest
-
 QSUB = """
 if [ -e {folder}/refused ]; then cat {folder}/refused >&2; exit 170; fi
 number=17; while ! mkdir {folder}/$number 2>/dev/null; do number=$((number + 1)); done
@@ -59,13 +57,3 @@ class FakePbs:
     def kill(self, number: int) -> None:
         """End a job as a batch system would."""
         os.killpg(int((self.folder / str(number) / "pid").read_text()), signal.SIGKILL)
-
-
-@pytest.fixture
-def pbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePbs:
-    """Commands of a PBS, found first."""
-    pytest.importorskip("dask_jobqueue")
-    folder = tmp_path / "pbs"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    return FakePbs(folder)

@@ -13,12 +13,12 @@ import distributed
 import numpy as np
 import pytest
 from conftest import MakeRaster, pixels, read
-from fakepbs import FakePbs, pbs  # noqa: F401 - a fixture
 
 import daskraster as dr
 from daskraster.running.clusters import is_batch
 from daskraster.running.queues import SYSTEMS, words_of
 from daskraster.running.sizing import Lifetime, WorkerShape, format_walltime, parse_walltime
+from tests.fakepbs import FakePbs
 
 
 def test_workers_on_this_machine(make_raster: MakeRaster, tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ import distributed
 import numpy as np
 import pytest
 from conftest import MakeRaster, pixels, read
-from fakepbs import FakePbs, pbs  # noqa: F401 - a fixture
 
 import daskraster as dr
 from daskraster.running import batch, patience
 from daskraster.running.queues import SYSTEMS
+from tests.fakepbs import FakePbs
 
 ROOT = Path(__file__).parents[1]
 VALUES = pixels((1, 640, 640))
@@ -93,7 +93,7 @@ def goes_on(result: Any, target: Path) -> None:
 
 def test_jobs_that_are_refused_in_the_middle_end_the_run(
     pbs: FakePbs, short: None, result: Any, tmp_path: Path
-) -> None:  # noqa: F811
+) -> None:
     target = folder_of(tmp_path)
 
     def closes() -> None:
@@ -110,7 +110,7 @@ def test_jobs_that_are_refused_in_the_middle_end_the_run(
 
 
 def test_jobs_that_wait_are_waited_for(
-    pbs: FakePbs,  # noqa: F811
+    pbs: FakePbs,
     short: None,
     result: Any,
     tmp_path: Path,
@@ -131,7 +131,7 @@ def test_jobs_that_wait_are_waited_for(
     assert [record for record in caplog.records if "the run waits. PBS says: job 18: Q" in record.getMessage()]
 
 
-def test_jobs_that_are_held_are_not(pbs: FakePbs, short: None, result: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_jobs_that_are_held_are_not(pbs: FakePbs, short: None, result: Any, tmp_path: Path) -> None:
     target = folder_of(tmp_path)
 
     def holds() -> None:

@@ -120,29 +120,24 @@ def _configured() -> float | None:
 def prospect_of(cluster: Any, watchdog: Watchdog | None) -> Prospect:
     """Whether the cluster of a Client, None where it has none, will have another worker."""
     system = system_of(cluster)
-    if system is None:
-        jobs = [job.job_id for job in list(getattr(cluster, "workers", {}).values()) if getattr(job, "job_id", None)]
-        if jobs:  # of a batch system that cannot be asked
-            return Prospect(True, f"jobs that may be waiting: {', '.join(jobs[:5])}")
-        return Prospect(False, "")
-    jobs = [job.job_id for job in list(cluster.workers.values()) if job.job_id]
+    jobs = [job.job_id for job in list(getattr(cluster, "workers", {}).values()) if getattr(job, "job_id", None)]
+    if system is None:  # or one that cannot be asked
+        return Prospect(bool(jobs), f"jobs that may be waiting: {', '.join(jobs[:5])}" if jobs else "")
     try:
         states = system.states(set(jobs))
     except ClusterError as error:
         return Prospect(False, str(error))
     coming = any(not system.is_over(state) and not system.is_stuck(state) for state in states.values())
-    fruitless = 0 if watchdog is None else watchdog.fruitless
-    if coming and fruitless < FRUITLESS_JOBS:
+    in_vain = watchdog is not None and watchdog.fruitless >= FRUITLESS_JOBS
+    if coming and not in_vain:
         return Prospect(True, told(system, states, jobs))
     if watchdog is not None and watchdog.trouble is not None:
-        return Prospect(False, watchdog.trouble)
-    if fruitless >= FRUITLESS_JOBS and watchdog is not None:
-        return Prospect(
-            False, f"{fruitless} jobs in a row ended before their worker came, the last one: {watchdog.ended}"
-        )
-    return Prospect(
-        False, told(system, states, jobs) if jobs else f"no job of {system.name} is left, and none was asked for"
-    )
+        words = watchdog.trouble
+    elif watchdog is not None and in_vain:
+        words = f"{watchdog.fruitless} jobs in a row ended before their worker came, the last one: {watchdog.ended}"
+    else:
+        words = told(system, states, jobs) if jobs else f"no job of {system.name} is left, and none was asked for"
+    return Prospect(False, words)
 
 
 def _given_up(prospect: Prospect, alone: float) -> ClusterError | WorkerError:
