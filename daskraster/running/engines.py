@@ -25,9 +25,9 @@ from dask.callbacks import Callback
 from dask.tokenize import normalize_token
 
 from daskraster.errors import WorkerError
-from daskraster.files import stop_writing, sync_writing
+from daskraster.files import stop_writing
 from daskraster.formats import choosing
-from daskraster.formats.protocols import Receipt, Sink
+from daskraster.formats.protocols import Receipt
 from daskraster.running.failures import Retrying, Trying, check_sendable, of_worker
 from daskraster.running.news import Listening, take
 from daskraster.running.patience import Patience
@@ -112,30 +112,6 @@ def _sendable(parts: Iterator[Wave]) -> Iterator[Wave]:
         if number == 0:
             check_sendable(wave.graph, list(wave.targets))
         yield wave
-
-
-def syncing(sink: Sink, client: Any) -> Callable[[], None]:
-    """What makes the disk have all that was written to a sink's partial file.
-
-    One process of a machine flushes what all of them have written. Bytes on other machines are flushed there, by each worker.
-    """
-    partial = sink.partial
-    if partial is None:
-        return lambda: None
-
-    def sync() -> None:
-        partial.sync()
-        if client is None:
-            return
-        others = [
-            address
-            for address, worker in client.scheduler_info(n_workers=-1)["workers"].items()
-            if not is_this_machine(worker["host"])
-        ]
-        if others:
-            client.run(sync_writing, partial.path, workers=others)
-
-    return sync
 
 
 def stop_writers(partials: Sequence[Path], *, client: Any = None) -> frozenset[str] | None:

@@ -225,6 +225,18 @@ class Journal:
         for offset, length in blocks.values():
             yield unpack_receipt(*unpack(read_at(self._descriptor, length, offset)))
 
+    def finished(self) -> Iterator[Receipt]:
+        """The last receipt of every block that is written down, after a `flush`.
+
+        Raises
+        ------
+        RasterWriteError
+            As `flush`.
+        """
+        self.flush()
+        story = read_story(self._descriptor)
+        return self.receipts({} if story is None else story.blocks)
+
     def _work(self) -> None:
         while True:
             with self._changed:
@@ -237,7 +249,7 @@ class Journal:
                     return
             try:
                 self.flush()
-            except (OSError, RasterWriteError) as error:
+            except Exception as error:  # noqa: BLE001 - raised in `add` and `close`, where somebody hears it
                 with self._changed:
                     self._failure = error
                     self._changed.notify_all()
@@ -247,7 +259,9 @@ class Journal:
         if isinstance(self._failure, RasterWriteError):
             raise self._failure
         if self._failure is not None:
-            raise RasterWriteError(f"cannot write {self._target}: {self._failure}") from self._failure
+            raise RasterWriteError(
+                f"cannot write {self._target}: its journal cannot be written on: {self._failure or type(self._failure).__name__}"
+            ) from self._failure
 
     def _write(self, content: bytes) -> None:
         write_all(self._descriptor, [content], self._end, target=self._target)
