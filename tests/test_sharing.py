@@ -281,6 +281,18 @@ def test_a_machine_that_does_not_see_the_folder(
     assert list(folder.iterdir()) == [folder / "out.tif"]
 
 
+def test_a_run_that_nobody_leads_is_refused_there(empty_cluster: Any, make_raster: MakeRaster, tmp_path: Path) -> None:
+    image = dr.open_raster(make_raster(pixels((1, 400, 400))), chunks=64)
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    result = dr.apply(where_written, image, overlap=1, dtype="uint16", bands=1)
+    later = dr.write_raster(result, folder / "out.tif", compute=False, progress=False)
+    with machine(empty_cluster, tmp_path, "seeing"), machine(empty_cluster, tmp_path, "blind", hidden=[folder]):
+        with pytest.raises(dr.RasterWriteError, match=r"compute=False: 1 of 2 workers .* do not share .* compute=True"):
+            later.compute()
+        assert sorted(map(len, empty_cluster.run(os.listdir, str(folder)).values())) == [0, 0]
+
+
 def test_a_blind_machine_that_joins_in_the_middle(empty_cluster: Any, make_raster: MakeRaster, tmp_path: Path) -> None:
     import threading
 
