@@ -227,7 +227,8 @@ def _run_on_cluster(client: Any, run_waves: Iterator[Wave], on_receipt: OnReceip
                 on_receipt(number, receipt)
                 future.release()
     except BaseException:
-        client.cancel([*kept.values(), *(future for _, future in under_way.values())])
+        if client.status == "running":  # else there is nothing left to cancel, and what happened is to be heard
+            client.cancel([*kept.values(), *(future for _, future in under_way.values())])
         raise
 
 
@@ -250,5 +251,5 @@ def _check(future: Any, result: Any, trying: Trying, target: tuple[int, Block]) 
         _, error, trace = result
         raise of_worker(error.with_traceback(trace), what, trying.retries)
     raise WorkerError(
-        f"{what} was given up: the cluster calls it {future.status!r}; its scheduler is gone, or was told to stop"
+        f"{what} was given up: the cluster calls it {future.status!r}; its scheduler is gone, or the client was closed"
     )

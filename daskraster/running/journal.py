@@ -217,8 +217,10 @@ class Journal:
 
     def remove(self) -> None:
         """Stop and remove the file."""
-        self.close(flush=False)
-        self._path.unlink(missing_ok=True)
+        try:
+            self.close(flush=False)
+        finally:
+            self._path.unlink(missing_ok=True)
 
     def receipts(self, blocks: Mapping[Index, tuple[int, int]]) -> Iterator[Receipt]:
         """The receipts of blocks, in their order, read one by one: with pieces of overviews they are many."""

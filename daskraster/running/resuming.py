@@ -40,8 +40,10 @@ class Begun:
 
     def discard(self) -> None:
         """Remove every trace."""
-        self.sink.discard()
-        self.journal.remove()
+        try:
+            self.sink.discard()
+        finally:  # a second Ctrl-C while the first one waits for writes under way
+            self.journal.remove()
 
     def keep(self) -> Path | None:
         """Leave what is finished for a later run; the partial file, or None where nothing is and all was removed."""
