@@ -54,11 +54,17 @@ def is_shared(path: Path, claims: Path, post: Post) -> bool:
 
 
 def _meets(path: Path, claims: Path, post: Post) -> bool:
+    greeting = leave_greeting(path, claims)
+    # A container may see the folder through a layer of its own: reading meets the shared disk, writing does not.
+    return greeting is not None and post.sees(greeting) is not False
+
+
+def leave_greeting(path: Path, claims: Path) -> Path | None:
+    """A new empty file in the folder of claims of the partial file ``path``; None where one of the two is not there."""
     greeting = claims / f"{GREETING}{secrets.token_hex(8)}"
     try:
         os.close(os.open(path, os.O_RDWR))
         os.close(os.open(greeting, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError:
-        return False
-    # A container may see the folder through a layer of its own: reading meets the shared disk, writing does not.
-    return post.sees(greeting) is not False
+        return None
+    return greeting

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,6 +18,9 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_origin
+
+from daskraster import posting
+from tests.fakepbs import FakePbs
 
 # A busy machine is slow, and no fault of the code: nothing is timed in a test.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -132,6 +138,47 @@ def engine(request: pytest.FixtureRequest) -> Iterator[str]:
         return
     with dask.config.set(scheduler=request.param, num_workers=2):
         yield request.param
+
+
+@pytest.fixture
+def pbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePbs:
+    """Commands of a PBS, found first."""
+    pytest.importorskip("dask_jobqueue")
+    folder = tmp_path / "pbs"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return FakePbs(folder)
+
+
+@pytest.fixture(scope="module")
+def blind_cluster() -> Iterator[Any]:
+    """Two worker processes that take every folder for one they do not share."""
+    distributed = pytest.importorskip("distributed")
+    with (
+        warnings.catch_warnings(),
+        distributed.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0", memory_limit=None) as local,
+        distributed.Client(local) as client,
+    ):
+        warnings.simplefilter("ignore")
+        client.register_worker_callbacks(_blindfold)
+        yield local
+
+
+def _blindfold() -> None:
+    posting._meets = lambda *_: False
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Any:
+    """A disk of 8 MB, remounted as a test likes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    command = [str(mount), "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    if mount is None or os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk takes root; RLIMIT_FSIZE is tried in test_writing")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 class Counter:

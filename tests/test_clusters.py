@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 import subprocess
 import sys
 from datetime import timedelta
@@ -22,6 +21,7 @@ from daskraster.running.clusters import is_batch
 from daskraster.running.limits import is_news
 from daskraster.running.queues import SYSTEMS, words_of
 from daskraster.running.sizing import Lifetime, WorkerShape, format_walltime, parse_walltime
+from tests.fakepbs import FakePbs
 
 
 def test_workers_on_this_machine(make_raster: MakeRaster, tmp_path: Path) -> None:
@@ -106,37 +106,6 @@ def test_a_machine_without_the_batch_system_is_told(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(dr.ClusterError, match=f"there is no {program} here"):
         dr.cluster(kind)
-
-
-class FakePbs:
-    """Commands of PBS that start a job as a process, or refuse it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.program(
-            "qsub",
-            f'cp "$1" {folder}/script; sh {folder}/script >{folder}/log 2>&1 & echo $! >{folder}/pid; echo 17.server',
-        )
-        self.program(
-            "qstat",
-            f'echo "Job id  Name"; kill -0 $(cat {folder}/pid) && echo "17.server me work dask 1 1 2 4gb 01:00 R 00:01"; true',
-        )
-        self.program("qdel", f"kill $(cat {folder}/pid)")
-
-    def program(self, name: str, body: str) -> None:
-        """A command that does this."""
-        path = self.folder / name
-        path.write_text(f"#!/bin/sh\n{body}\n")
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
-
-
-@pytest.fixture
-def pbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePbs:
-    pytest.importorskip("dask_jobqueue")
-    folder = tmp_path / "pbs"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    return FakePbs(folder)
 
 
 def test_a_job_of_pbs(pbs: FakePbs) -> None:

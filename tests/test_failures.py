@@ -195,19 +195,6 @@ def test_the_input_goes_meanwhile(harm: str, image: Any, tmp_path: Path) -> None
     assert leftovers(tmp_path, "in.tif") == []
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Any:
-    """A disk of 8 MB, remounted as a test likes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    command = [str(mount), "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-    if mount is None or os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk takes root; RLIMIT_FSIZE is tried in test_writing")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 @pytest.mark.parametrize("suffix", ["tif", "kea"])
 def test_the_disk_is_full_at_any_point(suffix: str, small_disk: Path, make_raster: MakeRaster) -> None:
     """Five times each: so much is taken that the run stops anywhere between its header and its last bytes."""

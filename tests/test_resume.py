@@ -64,7 +64,7 @@ def image(make_raster: MakeRaster) -> Any:
 
 
 def check_kills(tmp_path: Path, wanted: str, *address: str) -> None:
-    """Ten kills by `tests.killing`, and what came of each."""
+    """Kills by `tests.killing`, and what came of each."""
     import rasterio
 
     with rasterio.open(
@@ -76,14 +76,15 @@ def check_kills(tmp_path: Path, wanted: str, *address: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(lines) == 10
+    due = sum(int(one.partition(":")[2]) for one in wanted.split(","))
+    assert len(lines) == due
     for line in lines:
         assert line["old target kept"], line
         assert line["same file"], line
         assert line["same statistics"], line
         assert line["resumed"], line
         assert line["left"] == [], line
-    assert sum(line["in the middle"] for line in lines) >= 7, lines
+    assert sum(line["in the middle"] for line in lines) >= 0.7 * due - 1, lines
 
 
 def test_ten_kills_on_threads_and_gone_on_with(tmp_path: Path) -> None:
@@ -93,6 +94,11 @@ def test_ten_kills_on_threads_and_gone_on_with(tmp_path: Path) -> None:
 def test_ten_kills_on_a_cluster_and_gone_on_with(cluster: Any, tmp_path: Path) -> None:
     """The leading process dies; the workers live, and may still write what they were at."""
     check_kills(tmp_path, "tif:3,large cog:4,kea:3", cluster.scheduler_address)
+
+
+def test_the_leading_process_is_killed_while_blocks_travel(blind_cluster: Any, tmp_path: Path) -> None:
+    """What the journal tells of was written and flushed by the process that died; the workers, which live, have nothing to add."""
+    check_kills(tmp_path, "tif:1,kea:1", blind_cluster.scheduler_address)
 
 
 @pytest.mark.parametrize("options", [{}, {"driver": "COG"}, {"overview_resampling": "nearest", "interleave": "band"}])

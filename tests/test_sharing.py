@@ -6,7 +6,6 @@ import itertools
 import logging
 import os
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,27 +17,9 @@ from conftest import MakeRaster, pixels, read
 from machines import machine
 
 import daskraster as dr
-from daskraster import posting
 from daskraster.formats.protocols import Sink
 from daskraster.running import sharing
 from daskraster.running.sharing import CommPost, PostOffice
-
-
-@pytest.fixture(scope="module")
-def blind_cluster() -> Iterator[Any]:
-    """Two worker processes that take every folder for one they do not share."""
-    with (
-        warnings.catch_warnings(),
-        distributed.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0", memory_limit=None) as local,
-        distributed.Client(local) as client,
-    ):
-        warnings.simplefilter("ignore")
-        client.register_worker_callbacks(_blindfold)
-        yield local
-
-
-def _blindfold() -> None:
-    posting._meets = lambda *_: False
 
 
 @pytest.fixture
@@ -300,6 +281,18 @@ def test_a_machine_that_does_not_see_the_folder(
     assert list(folder.iterdir()) == [folder / "out.tif"]
 
 
+def test_a_run_that_nobody_leads_is_refused_there(empty_cluster: Any, make_raster: MakeRaster, tmp_path: Path) -> None:
+    image = dr.open_raster(make_raster(pixels((1, 400, 400))), chunks=64)
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    result = dr.apply(where_written, image, overlap=1, dtype="uint16", bands=1)
+    later = dr.write_raster(result, folder / "out.tif", compute=False, progress=False)
+    with machine(empty_cluster, tmp_path, "seeing"), machine(empty_cluster, tmp_path, "blind", hidden=[folder]):
+        with pytest.raises(dr.RasterWriteError, match=r"compute=False: 1 of 2 workers .* do not share .* compute=True"):
+            later.compute()
+        assert sorted(map(len, empty_cluster.run(os.listdir, str(folder)).values())) == [0, 0]
+
+
 def test_a_blind_machine_that_joins_in_the_middle(empty_cluster: Any, make_raster: MakeRaster, tmp_path: Path) -> None:
     import threading
 
@@ -327,3 +320,20 @@ def test_a_blind_machine_that_joins_in_the_middle(empty_cluster: Any, make_raste
     assert reports
     np.testing.assert_array_equal(read(folder / "out.tif"), values + 1)
     assert list(folder.iterdir()) == [folder / "out.tif"]
+
+
+def test_a_disk_that_is_full_where_blocks_arrive(blind: Any, make_raster: MakeRaster, small_disk: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 65535, (1, 512, 512), "uint16")  # half a MB that does not shrink
+    image = dr.open_raster(make_raster(values), chunks=64)
+    target = small_disk / "out.tif"
+    target.write_bytes(b"what stood there")
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(8 * 2**20 - 300_000))
+    with pytest.raises(dr.RasterWriteError, match=r"did not write a block: cannot write .*: No space left on device"):
+        dr.write_raster(image, target, blocksize=64, progress=False, keep_partial=True)
+    assert target.read_bytes() == b"what stood there"
+    filler.unlink()
+    report = dr.write_raster(image, target, blocksize=64, progress=False, resume=True)
+    assert isinstance(report, dr.WriteReport)
+    np.testing.assert_array_equal(read(target), values)
+    assert list(small_disk.iterdir()) == [target]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ import pytest
 from conftest import MakeRaster, pixels, read
 
 import daskraster as dr
-from daskraster.running import batch
+from daskraster.running import batch, patience
 from daskraster.running.clusters import is_batch
 
 pytestmark = pytest.mark.slurm
@@ -84,12 +85,16 @@ class Run:
         self.target = folder / "run" / "out.tif"
         self.target.parent.mkdir()
         self.report: Any = None
+        self.error: Any = None
         self.thread = threading.Thread(target=self._write, args=(client,))
         self.thread.start()
 
     def _write(self, client: Any) -> None:
         with client.as_current(), dask.config.set(scheduler=client.get):
-            self.report = dr.write_raster(self.result, self.target, blocksize=64, progress=False)
+            try:
+                self.report = dr.write_raster(self.result, self.target, blocksize=64, progress=False)
+            except dr.ClusterError as error:
+                self.error = error
 
     def wait_for_bytes(self) -> None:
         """Return when several blocks are in the partial file."""
@@ -193,6 +198,37 @@ def test_a_walltime_that_ends_while_blocks_are_left(make_raster: MakeRaster, tmp
         assert run.thread.is_alive()
         run.check()
         assert "TIMEOUT" in ask("squeue", "--noheader", "--states=all", f"--jobs={gone}", "--format=%T")
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("DRAIN", "SLURM refused a job: .*Required partition not available"),
+        ("DOWN", "SLURM says: job .*PENDING PartitionDown"),
+    ],
+)
+def test_a_partition_that_is_closed_in_the_middle_ends_the_run(
+    make_raster: MakeRaster, tmp_path: Path, state: str, words: str
+) -> None:
+    with slurm_cluster(n_workers=2, wait_for=2) as client, dask.config.set({patience.NAME: "3s"}):
+        run = Run(client, make_raster, tmp_path)
+        run.wait_for_bytes()
+        time.sleep(1.5)  # what is finished is written down every second
+        ask("scontrol", "update", "PartitionName=main", f"State={state}")
+        try:
+            ask("scancel", *job_ids(client))
+            run.thread.join(60)
+        finally:
+            ask("scontrol", "update", "PartitionName=main", "State=UP")
+    assert isinstance(run.error, dr.ClusterError)
+    assert re.search(f"none is coming: {words}", str(run.error), re.DOTALL)
+    if state == "DRAIN":
+        return
+    report = dr.write_raster(run.result, run.target, blocksize=64, progress=False, resume=True)
+    assert isinstance(report, dr.WriteReport)
+    assert report.resumed_blocks > 0
+    np.testing.assert_array_equal(read(run.target), run.expected)
+    assert list(run.target.parent.iterdir()) == [run.target]
 
 
 def test_workers_leave_before_the_walltime_and_others_come(make_raster: MakeRaster, tmp_path: Path) -> None:

@@ -225,6 +225,13 @@ def test_delayed_creates_nothing_until_it_runs(engine: str, make_raster: MakeRas
         assert (read(tmp_path / "out.tif") == smooth(values)).all()
         assert report.blocks == 16
         assert leftovers(tmp_path, "in.tif", "out.tif") == []
+        assert report.run.engine == ("cluster" if engine == "client" else engine)
+        assert 1 <= report.run.processes <= 2
+        assert 1 <= report.run.threads <= 2
+        assert report.run.begun <= report.run.ended
+        assert report.run.options["blocksize"] == 32
+        assert report.run.versions["GDAL"]
+        assert "write" in report.stage_seconds
 
 
 def test_delayed_is_one_task_a_block(make_raster: MakeRaster, tmp_path: Path) -> None:

@@ -35,6 +35,18 @@ class BlockSet(Collection[Index]):
             self._there[block] = True
             self._count += 1
 
+    def discard(self, block: Index) -> None:
+        """Take a block out, if it is in.
+
+        Raises
+        ------
+        IndexError
+            There is no such block.
+        """
+        if self._there[block]:
+            self._there[block] = False
+            self._count -= 1
+
     def copy(self) -> BlockSet:
         """The blocks that are there now."""
         other = BlockSet(self._there.shape)

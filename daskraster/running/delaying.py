@@ -10,7 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,13 @@ from dask.delayed import Delayed, delayed
 from dask.highlevelgraph import HighLevelGraph
 from dask.utils import ensure_dict
 
+from daskraster.errors import RasterWriteError
+from daskraster.files import PartialFile
 from daskraster.formats.protocols import Receipt, Sink
 from daskraster.metadata import RasterMetadata
+from daskraster.posting import leave_greeting
 from daskraster.running.engines import stop_writers
+from daskraster.running.facts import facts_of_later
 from daskraster.running.finishing import finish, reports
 from daskraster.running.gathering import Gathering
 from daskraster.running.outputs import Output, receipts
@@ -87,7 +91,7 @@ def delayed_run(outputs: Sequence[Output], *, single: bool) -> Delayed:
     last = f"finish-{token}"
     renamed[last] = Task(
         last,
-        _Finish([output.metadata for output in outputs], single),
+        _Finish([output.metadata for output in outputs], [output.options for output in outputs], single),
         *[TaskRef(key) for key in starts],
         *[TaskRef(key) for key in gatherings],
     )
@@ -152,7 +156,35 @@ def _guard(task: Any, started: Sequence[str]) -> Any:
 
 
 def _start(sink: Sink) -> _Started:
-    return _Started(sink.start(many_processes=True), time.time())
+    """The first task.
+
+    Raises
+    ------
+    RasterWriteError
+        The file cannot be created, or there are workers that do not see it.
+    """
+    at = time.time()
+    started = sink.start(many_processes=True)
+    client = _client_of_worker()
+    try:
+        if client is not None and started.partial is not None:
+            _check_shared(started.partial, client)
+    except BaseException:
+        started.discard()
+        raise
+    return _Started(started, at)
+
+
+def _check_shared(partial: PartialFile, client: Any) -> None:
+    """Refuse a run whose blocks would have to travel: nobody leads it to whom they could."""
+    greetings = client.run(leave_greeting, partial.path, partial.claims, on_error="ignore")
+    blind = [address for address, greeting in greetings.items() if greeting is None or not greeting.exists()]
+    if blind:
+        raise RasterWriteError(
+            f"cannot write {partial.target} with compute=False: {len(blind)} of {len(greetings)} workers (the first is {blind[0]}) do not share its folder with "
+            "the worker that the run began on, and nobody leads such a run to whom their blocks could travel; write to a folder that all machines see, or with "
+            "compute=True"
+        )
 
 
 def _discard(started: Sequence[_Started]) -> None:
@@ -165,19 +197,24 @@ class _Finish:
     """The last task. Holds no output: dask would see the arrays in it and compute those too."""
 
     metadatas: Sequence[RasterMetadata]
+    options: Sequence[Mapping[str, Any]]
     single: bool
 
     def __call__(self, *arguments: Any) -> list[WriteReport] | WriteReport:
         started: Sequence[_Started] = arguments[: len(self.metadatas)]
         gatherings: Sequence[Gathering] = arguments[len(self.metadatas) :]
         sinks = [one.sink for one in started]
+        client = _client_of_worker()
         try:
             partials: list[Path] = [sink.partial.path for sink in sinks if sink.partial is not None]
-            finished = finish(sinks, gatherings, stop_writers(partials, client=_client_of_worker()))
+            finished = finish(sinks, gatherings, stop_writers(partials, client=client))
         except BaseException:
             _discard(started)
             raise
-        done = reports(self.metadatas, finished, time.time() - min(one.at for one in started))
+        began = min(one.at for one in started)
+        facts = facts_of_later(client, began, [gathering.timeline for gathering in gatherings])
+        runs = [replace(facts, options=options) for options in self.options]
+        done = reports(self.metadatas, finished, time.time() - began, runs=runs)
         return done[0] if self.single else done
 
 

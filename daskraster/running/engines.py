@@ -25,11 +25,12 @@ from dask.callbacks import Callback
 from dask.tokenize import normalize_token
 
 from daskraster.errors import WorkerError
-from daskraster.files import stop_writing, sync_writing
+from daskraster.files import stop_writing
 from daskraster.formats import choosing
-from daskraster.formats.protocols import Receipt, Sink
+from daskraster.formats.protocols import Receipt
 from daskraster.running.failures import Retrying, Trying, check_sendable, of_worker
 from daskraster.running.news import Listening, take
+from daskraster.running.patience import Patience
 from daskraster.running.waves import Block, Wave, waves
 from daskraster.running.workers import active_client
 
@@ -111,30 +112,6 @@ def _sendable(parts: Iterator[Wave]) -> Iterator[Wave]:
         if number == 0:
             check_sendable(wave.graph, list(wave.targets))
         yield wave
-
-
-def syncing(sink: Sink, client: Any) -> Callable[[], None]:
-    """What makes the disk have all that was written to a sink's partial file.
-
-    One process of a machine flushes what all of them have written. Bytes on other machines are flushed there, by each worker.
-    """
-    partial = sink.partial
-    if partial is None:
-        return lambda: None
-
-    def sync() -> None:
-        partial.sync()
-        if client is None:
-            return
-        others = [
-            address
-            for address, worker in client.scheduler_info(n_workers=-1)["workers"].items()
-            if not is_this_machine(worker["host"])
-        ]
-        if others:
-            client.run(sync_writing, partial.path, workers=others)
-
-    return sync
 
 
 def stop_writers(partials: Sequence[Path], *, client: Any = None) -> frozenset[str] | None:
@@ -222,6 +199,7 @@ def _run_on_cluster(client: Any, run_waves: Iterator[Wave], on_receipt: OnReceip
     """Run waves on a cluster, the next one sent when half of the last one is through, so that no worker waits."""
     from distributed import as_completed  # noqa: PLC0415 - a second of import that threads do not need
 
+    patience = Patience(client)
     finished = as_completed(with_results=True, raise_errors=False)
     under_way: dict[str, tuple[tuple[int, Block], Any]] = {}
     kept: dict[str, Any] = {}
@@ -239,7 +217,7 @@ def _run_on_cluster(client: Any, run_waves: Iterator[Wave], on_receipt: OnReceip
                 finished.update([held[key] for key in wave.targets])
                 enough = len(wave.targets) // 2
             while len(under_way) > enough:
-                future, receipt = next(finished)
+                future, receipt = _next(finished, patience)
                 if not isinstance(receipt, Receipt) and future.status in UNDER_WAY and client.status == "running":
                     # Its worker left before the receipt was fetched: the block is computed again.
                     finished.add(future)
@@ -249,8 +227,19 @@ def _run_on_cluster(client: Any, run_waves: Iterator[Wave], on_receipt: OnReceip
                 on_receipt(number, receipt)
                 future.release()
     except BaseException:
-        client.cancel([*kept.values(), *(future for _, future in under_way.values())])
+        if client.status == "running":  # else there is nothing left to cancel, and what happened is to be heard
+            client.cancel([*kept.values(), *(future for _, future in under_way.values())])
         raise
+
+
+def _next(finished: Any, patience: Patience) -> tuple[Any, Any]:
+    """The next future that has finished, with its result; waits for it only while there are workers or hope for some."""
+    while not finished.has_ready():
+        patience.check()
+        with finished.thread_condition:
+            finished.thread_condition.wait(timeout=0.1)
+    future, result = next(finished)
+    return future, result
 
 
 def _check(future: Any, result: Any, trying: Trying, target: tuple[int, Block]) -> None:
@@ -262,5 +251,5 @@ def _check(future: Any, result: Any, trying: Trying, target: tuple[int, Block]) 
         _, error, trace = result
         raise of_worker(error.with_traceback(trace), what, trying.retries)
     raise WorkerError(
-        f"{what} was given up: the cluster calls it {future.status!r}; its scheduler is gone, or was told to stop"
+        f"{what} was given up: the cluster calls it {future.status!r}; its scheduler is gone, or the client was closed"
     )

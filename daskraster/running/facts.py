@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import multiprocessing
 import os
 import socket
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -20,8 +22,12 @@ from dask.base import get_scheduler
 
 from daskraster.formats.versions import library_versions
 from daskraster.options import WriteOptions
+from daskraster.running.memorypeak import peak_nbytes
 from daskraster.running.news import Listening
 from daskraster.running.workers import active_client, workers
+from daskraster.spans import Timeline
+
+ISO = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,27 +39,28 @@ class RunFacts:
     ended: str
     """As ``begun``."""
     host: str
-    """Name of the machine that led the run."""
+    """Name of the machine that led the run; with ``compute=False`` of that of its last task."""
     engine: str
     """synchronous, threads, processes, cluster, or the name of another scheduler."""
     processes: int
-    """That ran blocks, as they were when the run began."""
+    """That ran blocks, as they were when the run began; with ``compute=False`` those that did."""
     threads: int
     """Of each of them."""
     versions: Mapping[str, str]
     """Of Python, GDAL, HDF5 and the packages that handle pixels."""
     retries: int = 0
-    """Tasks of the run that raised and were tried again."""
+    """Tasks of the run that raised and were tried again; 0 with ``compute=False``, where nobody counts them."""
     worker_peak_nbytes: int | None = None
     """Largest memory that any other process which ran blocks has had since it started; None on threads, and where the platform does not tell."""
     wait_seconds: float | None = None
-    """What is left of the threads' time when all stages of all outputs are taken off: tasks, neighbours, start and end of the run."""
+    """What is left of the threads' time when all stages of all outputs are taken off: tasks, neighbours, start and end of the run. None with
+    ``compute=False``: other work may have run meanwhile."""
     printed: str = field(default="", repr=False)
-    """What Python code printed in all blocks; empty with ``progress=False``."""
+    """What Python code printed in all blocks; empty with ``progress=False`` and with ``compute=False``."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Write options of this output, defaults too."""
     inputs: Mapping[str, str] = field(default_factory=dict)
-    """Path of each file read -> its size and time of change, or its ETag."""
+    """Path of each file read -> its size and time of change, or its ETag; empty with ``compute=False``, where no journal needs it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +96,44 @@ class Beginning:
         )
 
 
+def facts_of_later(client: Any, began: float, timelines: Sequence[Timeline]) -> RunFacts:
+    """The facts of a run that nobody led, asked for in its last task: what the blocks' own notes and the cluster tell.
+
+    Parameters
+    ----------
+    client
+        Of the cluster that ran it; None elsewhere.
+    began
+        Seconds since 1970.
+    timelines
+        Of all outputs.
+    """
+    threads: dict[str, set[str]] = {}
+    for worker in {worker for timeline in timelines for worker, *_ in timeline}:
+        process, _, thread = worker.rpartition(":")
+        threads.setdefault(process, set()).add(thread)
+    engine, peaks = _engine_of_task(), {}
+    if client is not None:
+        engine, peaks = "cluster", client.run(peak_nbytes, on_error="ignore")
+    return RunFacts(
+        begun=datetime.fromtimestamp(began, UTC).strftime(ISO),
+        ended=iso_now(),
+        host=socket.gethostname(),
+        engine=engine,
+        processes=max(len(threads), 1),
+        threads=max(map(len, threads.values()), default=1),
+        versions=library_versions(),
+        worker_peak_nbytes=max((peak for peak in peaks.values() if peak is not None), default=None),
+    )
+
+
+def _engine_of_task() -> str:
+    """What this task, which is none of a cluster, runs on."""
+    if multiprocessing.parent_process() is not None:
+        return "processes"
+    return "synchronous" if threading.current_thread() is threading.main_thread() else "threads"
+
+
 def engine_name() -> str:
     """What dask would run blocks on now."""
     if active_client() is not None:
@@ -104,7 +149,7 @@ def engine_name() -> str:
 
 def iso_now() -> str:
     """``2024-05-31T12:00:00Z``."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.now(UTC).strftime(ISO)
 
 
 def options_in_words(options: WriteOptions) -> dict[str, Any]:

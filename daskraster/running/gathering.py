@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from daskraster.blocks.results import BandStatistics
 from daskraster.blocks.statistics import PartialStatistics, merge_statistics
 from daskraster.formats.protocols import Receipt, Sink
-from daskraster.running.blocksets import BlockSet
+from daskraster.running.blocksets import BlockSet, Index
 from daskraster.running.pyramid import Pyramid, SharedLevels
 from daskraster.spans import Timeline
 
@@ -35,6 +37,7 @@ class Gathering:
         self._shared = None if pyramid is None else SharedLevels(sink, pyramid)
         self._statistics: list[list[PartialStatistics]] = [[] for _ in range(bands)]
         self._blocks = BlockSet(numblocks)
+        self._lost: set[Index] = set()
         self._places = sink.no_places()
         self.seconds: dict[str, float] = {}
         """Seconds of each stage, of all blocks and levels."""
@@ -50,6 +53,12 @@ class Gathering:
         """The blocks that are in the file now."""
         return self._blocks.copy()
 
+    def lose(self, blocks: Iterable[Index]) -> None:
+        """Say that blocks are not in the file after all, so that they are computed again; their statistics and pieces stay."""
+        for block in blocks:
+            self._blocks.discard(block)
+            self._lost.add(block)
+
     def add(self, receipt: Receipt) -> None:
         """Take up a block. Of a block that comes again the place of its tiles counts anew, the rest does not.
 
@@ -62,6 +71,8 @@ class Gathering:
         if receipt.block in self._blocks:
             return
         self._blocks.add(receipt.block)
+        if receipt.block in self._lost:
+            return
         self.timeline.add(receipt.spans)
         for band, partial in enumerate(receipt.statistics, receipt.band_off):
             self._statistics[band].append(partial)

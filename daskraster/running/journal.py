@@ -217,13 +217,27 @@ class Journal:
 
     def remove(self) -> None:
         """Stop and remove the file."""
-        self.close(flush=False)
-        self._path.unlink(missing_ok=True)
+        try:
+            self.close(flush=False)
+        finally:
+            self._path.unlink(missing_ok=True)
 
     def receipts(self, blocks: Mapping[Index, tuple[int, int]]) -> Iterator[Receipt]:
         """The receipts of blocks, in their order, read one by one: with pieces of overviews they are many."""
         for offset, length in blocks.values():
             yield unpack_receipt(*unpack(read_at(self._descriptor, length, offset)))
+
+    def finished(self) -> Iterator[Receipt]:
+        """The last receipt of every block that is written down, after a `flush`.
+
+        Raises
+        ------
+        RasterWriteError
+            As `flush`.
+        """
+        self.flush()
+        story = read_story(self._descriptor)
+        return self.receipts({} if story is None else story.blocks)
 
     def _work(self) -> None:
         while True:
@@ -237,7 +251,7 @@ class Journal:
                     return
             try:
                 self.flush()
-            except (OSError, RasterWriteError) as error:
+            except Exception as error:  # noqa: BLE001 - raised in `add` and `close`, where somebody hears it
                 with self._changed:
                     self._failure = error
                     self._changed.notify_all()
@@ -247,7 +261,9 @@ class Journal:
         if isinstance(self._failure, RasterWriteError):
             raise self._failure
         if self._failure is not None:
-            raise RasterWriteError(f"cannot write {self._target}: {self._failure}") from self._failure
+            raise RasterWriteError(
+                f"cannot write {self._target}: its journal cannot be written on: {self._failure or type(self._failure).__name__}"
+            ) from self._failure
 
     def _write(self, content: bytes) -> None:
         write_all(self._descriptor, [content], self._end, target=self._target)

@@ -25,6 +25,7 @@ from typing import Any
 import dask
 from dask.system import CPU_COUNT
 
+from daskraster.errors import WorkerError
 from daskraster.formats.gdal_handles import limit_cache
 from daskraster.running.sizing import MIN_WORKER_NBYTES, THREAD_NBYTES, WorkerShape
 
@@ -96,7 +97,13 @@ def limited(client: Any) -> Iterator[None]:
             lift_limits()
         return
     name = f"daskraster-limits-{uuid.uuid4().hex}"
-    _persistently(lambda: client.register_plugin(_plugin_class()(quiet=_is_local(client)), name=name))
+    try:
+        _persistently(lambda: client.register_plugin(_plugin_class()(quiet=_is_local(client)), name=name))
+    except Exception as error:
+        # distributed has no error of its own for it: an AttributeError of None, among others.
+        if client.status == "running":
+            raise
+        raise WorkerError("the cluster's scheduler is gone, or the client was closed: nothing was computed") from error
     try:
         yield
     finally:

@@ -38,6 +38,11 @@ class Progress:
         self._bar.initial = self._bar.n = self._resumed
         self._bar.refresh()
 
+    def again(self, blocks: int) -> None:
+        """Blocks that are to be done once more."""
+        self._blocks += blocks
+        self._bar.total = self._blocks
+
     def add(self, nbytes: int) -> None:
         """One more block, of ``nbytes`` of pixels, is in the file."""
         self._nbytes += nbytes

@@ -6,7 +6,7 @@ import functools
 import getpass
 import re
 import subprocess
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,8 @@ class BatchSystem:
     """Regular expression of a listed job: ``id``, ``state`` and perhaps ``reason``."""
     over: frozenset[str]
     """States that nothing follows on."""
+    stuck: str
+    """Regular expression of states, with their reasons, that last until a person changes something."""
 
     def states(self, job_ids: Collection[str]) -> dict[str, str]:
         """What the batch system says of these jobs, in its own words; those it knows no longer are not there.
@@ -60,6 +62,10 @@ class BatchSystem:
         """Whether a job in this state, or unknown to the batch system, will do nothing more."""
         return state is None or state.split()[0] in self.over
 
+    def is_stuck(self, state: str | None) -> bool:
+        """Whether a job waits for what no time will bring: an account without hours, a partition that is closed."""
+        return state is not None and re.fullmatch(self.stuck, state) is not None
+
 
 SYSTEMS: Mapping[str, BatchSystem] = {
     "slurm": BatchSystem(
@@ -81,6 +87,9 @@ SYSTEMS: Mapping[str, BatchSystem] = {
                 "TIMEOUT",
             ]
         ),
+        # Limits of what runs at one time pass; closed partitions, used up minutes, holds and what can never be met do not.
+        stuck=r"PENDING .*(PartitionDown|PartitionInactive|PartitionTimeLimit|PartitionNodeLimit|BadConstraints|Invalid|NotAllowed|Minutes"
+        r"|MaxWallDuration|JobHeld|DependencyNeverSatisfied).*",
     ),
     "pbs": BatchSystem(
         name="PBS",
@@ -90,8 +99,25 @@ SYSTEMS: Mapping[str, BatchSystem] = {
         # The last columns differ between OpenPBS and Torque, but the state is one letter between two times.
         line=r"(?P<id>\d+)\S*\s.*\s(?P<state>[A-Z])\s+\S+$",
         over=frozenset("CFX"),
+        stuck="H.*",
     ),
 }
+
+
+def system_of(cluster: Any) -> BatchSystem | None:
+    """The batch system behind dask-jobqueue's cluster; None where it is another kind of cluster, or none."""
+    for base in type(cluster).__mro__:
+        for system in SYSTEMS.values():
+            if base.__name__ == system.cluster_class and base.__module__.startswith("dask_jobqueue"):
+                return system
+    return None
+
+
+def told(system: BatchSystem, states: Mapping[str, str], job_ids: Sequence[str]) -> str:
+    """What a batch system says of jobs, in a sentence."""
+    listed = "; ".join(f"job {job_id}: {states.get(job_id, 'not known any more')}" for job_id in job_ids[:5])
+    more = f"; and {len(job_ids) - 5} more" if len(job_ids) > 5 else ""
+    return f"{system.name} says: {listed}{more}"
 
 
 def words_of(error: BaseException) -> str:

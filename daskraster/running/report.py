@@ -51,7 +51,7 @@ class WriteReport:
     resumed_blocks: int = 0
     """Those of the blocks that an earlier run had finished."""
     run: RunFacts | None = None
-    """When, where and with what; None where nobody led the run (``compute=False``)."""
+    """When, where and with what; with ``compute=False`` what the blocks themselves tell, as each of its facts says."""
 
     timeline: Timeline = field(default_factory=Timeline, compare=False, repr=False)
     """When each worker thread was in which stage; what `plot` draws."""

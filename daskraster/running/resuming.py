@@ -107,13 +107,13 @@ def taken_up(one: Begun) -> Iterator[Receipt]:
     receipts = one.journal.receipts(one.blocks)
     with ThreadPoolExecutor(CHECKING_THREADS, thread_name_prefix="checking") as pool:
         while some := list(itertools.islice(receipts, CHECKED_AT_ONCE)):
-            for receipt, good in zip(some, pool.map(lambda receipt: _is_whole(one.sink, receipt), some), strict=True):
+            for receipt, good in zip(some, pool.map(lambda receipt: is_whole(one.sink, receipt), some), strict=True):
                 if good:
                     one.journal.blocks += 1
                     yield receipt
 
 
-def _is_whole(sink: Sink, receipt: Receipt) -> bool:
+def is_whole(sink: Sink, receipt: Receipt) -> bool:
     """Whether the file has the bytes that a block says it wrote."""
     partial = sink.partial
     count = sink.tile_count

@@ -41,6 +41,9 @@ logger = logging.getLogger(__name__)
 SLOTS = 4
 """Blocks under way in the leading process: one is written while others come in."""
 CONNECT_SECONDS = 30
+# Of all tries but the last: a leading process that was killed refuses at once, but distributed asks on for all of the time that it is given, with the
+# worker's threads waiting: 100 s of a worker that another run needs.
+FIRST_SECONDS = 2
 TRIES = 3
 
 
@@ -54,7 +57,7 @@ class CommPost:
     def sees(self, path: Path) -> bool | None:
         """Whether the leading process sees a file; None where it cannot be asked."""
         try:
-            return bool(asyncio.run(self._ask({"path": str(path)}))["sees"])
+            return bool(self._answer({"path": str(path)}, tries=2)["sees"])
         except OSError as error:
             logger.debug("%s cannot be asked whether it sees %s: %s", self.address, path, error)
             return None
@@ -69,34 +72,51 @@ class CommPost:
         """
         content = [bytes(part) for part in parts]
         request = {"path": str(path), "reserved": reserved, "nbytes": sum(map(len, content))}
-        for attempt in range(TRIES):
-            try:
-                answer = asyncio.run(self._ask(request, content))
-                break
-            except OSError as error:  # CommClosedError and time-outs are OSErrors
-                if attempt + 1 == TRIES:
-                    raise RasterWriteError(
-                        f"this worker does not see {path.parent} and cannot pass its block on to the leading process at {self.address}: "
-                        f"{error}; write to a folder that all machines see"
-                    ) from error
-                time.sleep(0.2 * 5**attempt)
+        try:
+            answer = self._answer(request, content, tries=TRIES)
+        except OSError as error:
+            raise RasterWriteError(
+                f"this worker does not see {path.parent} and cannot pass its block on to the leading process at {self.address}: "
+                f"{error}; write to a folder that all machines see"
+            ) from error
         if "refused" in answer:
             raise RasterWriteError(f"the leading process at {self.address} did not write a block: {answer['refused']}")
         return list(answer["offsets"])
 
-    async def _ask(self, request: dict[str, Any], content: Sequence[bytes] | None = None) -> dict[str, Any]:
+    def _answer(self, request: dict[str, Any], content: Sequence[bytes] = (), *, tries: int) -> dict[str, Any]:
+        """What the leading process says; an OSError, as CommClosedError and time-outs are, where it cannot be reached."""
+        for attempt in range(tries):
+            try:
+                seconds = CONNECT_SECONDS if attempt + 1 == tries else FIRST_SECONDS
+                return asyncio.run(self._ask(request, content, seconds))
+            except OSError as error:
+                if attempt + 1 == tries or _nobody_listens(error):
+                    raise
+                time.sleep(0.2 * 5**attempt)
+        raise AssertionError("the last try returns or raises")
+
+    async def _ask(self, request: dict[str, Any], content: Sequence[bytes], seconds: float) -> dict[str, Any]:
         from distributed.comm.core import connect  # noqa: PLC0415 - a second of import that only clusters need
 
-        comm = await connect(self.address, timeout=CONNECT_SECONDS, deserialize=False, **_connection_args())
+        comm = await connect(self.address, timeout=seconds, deserialize=False, **_connection_args())
         try:
             await comm.write({"secret": self.secret, **request})
             answer: dict[str, Any] = await comm.read()
             if "come" in answer:
-                await comm.write({"parts": list(content or ())})
+                await comm.write({"parts": list(content)})
                 answer = await comm.read()
             return answer
         finally:
             comm.abort()
+
+
+def _nobody_listens(error: BaseException | None) -> bool:
+    """Whether a machine answered that no one listens there: the leading process has ended, however often it is asked."""
+    while error is not None:
+        if isinstance(error, ConnectionRefusedError):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _connection_args() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from daskraster.errors import ClusterError
-from daskraster.running.queues import BatchSystem, words_of
+from daskraster.running.queues import BatchSystem, told, words_of
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,10 @@ class Watchdog:
         """Jobs asked for in the place of others."""
         self.trouble: str | None = None
         """What the batch system said when it last refused a job; None since it took one."""
+        self.fruitless = 0
+        """Jobs that ended before their worker came, since there was a worker."""
+        self.ended = ""
+        """How the last one of those ended."""
 
     def start(self) -> None:
         """Begin to watch."""
@@ -82,6 +86,8 @@ class Watchdog:
     def _over(self) -> list[Any]:
         """Names of jobs without a worker that will never have one."""
         connected = {worker["name"] for worker in self._cluster.scheduler_info["workers"].values()}
+        if connected:
+            self.fruitless = 0
         waiting: dict[Any, str | None] = {}
         for name, job in list(self._cluster.workers.items()):
             if name in connected:
@@ -94,6 +100,9 @@ class Watchdog:
         over = [name for name, job_id in waiting.items() if job_id is None or self._system.is_over(states.get(job_id))]
         for name in over:
             said = states.get(waiting[name] or "") or "unknown"
+            if waiting[name] is not None:  # else it was refused
+                self.fruitless += 1
+                self.ended = f"job {waiting[name]}: {said}{_log_ends(self._cluster)}"
             logger.warning("%s: job %s ended before its worker came: %s", self._system.name, waiting[name], said)
         return over
 
@@ -151,21 +160,15 @@ def wait_for_workers(cluster: Any, system: BatchSystem, *, count: int, seconds: 
             states = system.states(set(jobs))
             if jobs and not there and all(system.is_over(states.get(job_id)) for job_id in jobs):
                 raise ClusterError(
-                    f"all {len(jobs)} jobs ended before a worker came. {_told(system, states, list(jobs))}{_log_ends(cluster)}"
+                    f"all {len(jobs)} jobs ended before a worker came. {told(system, states, list(jobs))}{_log_ends(cluster)}"
                 )
         if seconds is not None and waited > seconds:
             jobs = {job.job_id: name for name, job in list(cluster.workers.items())}
             raise ClusterError(
-                f"{there} of {count} workers came within {seconds:.0f} s. {_told(system, system.states(set(jobs)), list(jobs))}; "
+                f"{there} of {count} workers came within {seconds:.0f} s. {told(system, system.states(set(jobs)), list(jobs))}; "
                 f"give a longer timeout=, wait_for=0 to go on without them, or another queue=.{_log_ends(cluster)}"
             )
         time.sleep(0.2)
-
-
-def _told(system: BatchSystem, states: dict[str, str], job_ids: list[str]) -> str:
-    listed = "; ".join(f"job {job_id}: {states.get(job_id, 'not known any more')}" for job_id in job_ids[:5])
-    more = f"; and {len(job_ids) - 5} more" if len(job_ids) > 5 else ""
-    return f"{system.name} says: {listed}{more}"
 
 
 def _log_ends(cluster: Any) -> str:

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, Unpack, overload
 
@@ -19,8 +20,9 @@ from daskraster.formats.protocols import Receipt
 from daskraster.lazy.arrays import as_raster
 from daskraster.options import WriteKeywords, WriteOptions
 from daskraster.running.blocksets import BlockSet
+from daskraster.running.confirming import syncing, until_there
 from daskraster.running.delaying import delayed_run
-from daskraster.running.engines import run, stop_writers, syncing, uses_other_processes
+from daskraster.running.engines import run, stop_writers, uses_other_processes
 from daskraster.running.facts import Beginning
 from daskraster.running.failures import Trying
 from daskraster.running.finishing import finish, reports
@@ -261,7 +263,8 @@ def _run(outputs: Sequence[Output], options: WriteOptions) -> list[WriteReport]:
                     stage_seconds += sum(receipt.seconds.values())
                     logger.debug("written: %s", trying.describe(number, receipt.block))
 
-                run(arrays, on_receipt, skip=resumed, trying=trying, listening=listening)
+                compute = partial(run, arrays, on_receipt, trying=trying, listening=listening)
+                until_there(lambda skip: compute(skip=skip), under_way, gatherings, client, again=line.again)
         finished = stop_writers([sink.partial.path for sink in sinks if sink.partial is not None])
         for one in under_way:
             one.journal.close(flush=True)
