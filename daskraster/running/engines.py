@@ -20,7 +20,6 @@ import dask.array as da
 import dask.local
 import dask.threaded
 from dask._task_spec import DataNode, Task
-from daskraster.lazy.schedulers import scheduler_in_use
 from dask.callbacks import Callback
 from dask.tokenize import normalize_token
 
@@ -28,6 +27,7 @@ from daskraster.errors import WorkerError
 from daskraster.files import stop_writing, sync_writing
 from daskraster.formats import choosing
 from daskraster.formats.protocols import Receipt, Sink
+from daskraster.lazy.schedulers import scheduler_in_use
 from daskraster.running.failures import Retrying, Trying, check_sendable, of_worker
 from daskraster.running.news import Listening, take
 from daskraster.running.waves import Block, Wave, waves

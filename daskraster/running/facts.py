@@ -16,9 +16,9 @@ from typing import Any
 import dask.local
 import dask.threaded
 import numpy as np
-from daskraster.lazy.schedulers import scheduler_in_use
 
 from daskraster.formats.versions import library_versions
+from daskraster.lazy.schedulers import scheduler_in_use
 from daskraster.options import WriteOptions
 from daskraster.running.news import Listening
 from daskraster.running.workers import active_client, workers

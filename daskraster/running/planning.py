@@ -13,12 +13,12 @@ import dask
 import dask.array as da
 import dask.threaded
 import xarray as xr
-from daskraster.lazy.schedulers import scheduler_in_use
 
 from daskraster.errors import OptionError, RasterMemoryError
 from daskraster.lazy.anatomy import Anatomy, FunctionLayer, anatomy
 from daskraster.lazy.arrays import as_raster
 from daskraster.lazy.functions import function_name
+from daskraster.lazy.schedulers import scheduler_in_use
 from daskraster.lazy.sources import ChunksYX, ReadBlock, auto_chunks
 from daskraster.options import WriteKeywords, WriteOptions
 from daskraster.pictures.pages import same_rows

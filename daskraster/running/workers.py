@@ -12,8 +12,9 @@ import dask
 import dask.local
 import dask.threaded
 import psutil
-from daskraster.lazy.schedulers import scheduler_in_use
 from dask.system import CPU_COUNT
+
+from daskraster.lazy.schedulers import scheduler_in_use
 
 CONTROL_GROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
