@@ -72,10 +72,7 @@ class GdalSource:
         """
         check_unchanged(self.path, self.files, self.token)
         key = f"{self.token} {self.path} {self.overview_level} {bands} {self.mask_nodata} {self.mask_band}"
-        pixel_nbytes = len(bands) * self.dtype.itemsize
-        return tilecache.read_window(
-            key, window, self.shape[1:], self.tile_yx, lambda part: self._decode(part, bands), pixel_nbytes=pixel_nbytes
-        )
+        return tilecache.read_window(key, window, self.shape[1:], self.tile_yx, lambda part: self._decode(part, bands))
 
     def _decode(self, window: Window, bands: tuple[int, ...]) -> NDArray[Any]:
         area = rasterio.windows.Window(window.col_off, window.row_off, window.width, window.height)

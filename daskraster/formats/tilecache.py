@@ -16,9 +16,6 @@ neighbour's own, so every tile needs decoding only once if what the neighbours w
 A thread that needs a tile another one is just decoding waits for it. Each thread first decodes all that it announced and only then waits, so
 two never wait for each other. The cache is shared by the threads of a process and bounded: a miss costs time, never pixels. What it
 holds is about one row of tiles across the raster (24 MB for 24,576 columns of uint16 in tiles of 512).
-
-A raster so wide that such a row does not fit would fill the cache with tiles that are gone before their blocks come. Of the ring below a block
-nothing is kept then: its tiles are decoded for the halo and once more for their own blocks. Columns at the sides and strips are shared as ever.
 """
 
 from __future__ import annotations
@@ -70,8 +67,9 @@ class _Cache:
         self._entries: OrderedDict[tuple[str, _Tile], _Entry] = OrderedDict()
         self._nbytes = 0
 
-    def drop_far(self, key: str, first_row: int, last_row: int, *, reach: int) -> None:
-        """Drop what was kept of tiles further than ``reach`` above and below these rows of tiles: blocks come row by row."""
+    def drop_far(self, key: str, first_row: int, last_row: int) -> None:
+        """Drop what was kept of tiles well above and below these rows of tiles: blocks come row by row."""
+        reach = 2 * (last_row - first_row + 1)
         with self._lock:
             for name in [name for name in self._entries if name[0] == key]:
                 entry = self._entries[name]
@@ -153,13 +151,7 @@ def clear() -> None:
 
 
 def read_window(
-    key: str,
-    window: Window,
-    shape_yx: tuple[int, int],
-    tile_yx: tuple[int, int],
-    read: ReadTiles,
-    *,
-    pixel_nbytes: int = 0,
+    key: str, window: Window, shape_yx: tuple[int, int], tile_yx: tuple[int, int], read: ReadTiles
 ) -> NDArray[Any]:
     """A window of a tiled raster, each tile decoded once for all the windows that overlap there.
 
@@ -173,8 +165,6 @@ def read_window(
         Size of the raster and of its tiles.
     read
         Decodes a window of whole tiles.
-    pixel_nbytes
-        Of all bands; it tells whether a row of tiles fits into the cache. 0: it is taken to.
 
     Returns
     -------
@@ -190,8 +180,7 @@ def read_window(
     tile_pixels = tile_yx[0] * tile_yx[1]
     if cover == window or not MIN_TILE_PIXELS <= tile_pixels <= MAX_TILE_PIXELS or counts[0] * counts[1] > MAX_TILES:
         return read(window)
-    wide = tile_yx[0] * shape_yx[1] * pixel_nbytes > CACHE_NBYTES
-    return _Reading(key, window, cover, whole, tile_yx, read, wide).run()
+    return _Reading(key, window, cover, whole, tile_yx, read).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +193,6 @@ class _Reading:
     whole: Window
     tile_yx: tuple[int, int]
     read: ReadTiles
-    wide: bool
-    """Whether a row of tiles does not fit into the cache."""
 
     def run(self) -> NDArray[Any]:
         rows, cols = self.tile_yx
@@ -214,17 +201,16 @@ class _Reading:
         tiles = [(row, col) for row in range(first[0], last[0] + 1) for col in range(first[1], last[1] + 1)]
         ring = {tile for tile in tiles if self._tile_window(tile).clip(self.window) != self._tile_window(tile)}
         edge = {tile for tile in tiles if tile not in ring and any(near in ring for near in _around(tile))}
-        below = {tile for tile in ring if self.wide and self._tile_window(tile).row_stop > self.window.row_stop}
-        seam = [tile for tile in tiles if (tile in ring or tile in edge) and tile not in below]
-        _cache.drop_far(self.key, first[0], last[0], reach=(1 if self.wide else 2) * (last[0] - first[0] + 1))
+        seam = [tile for tile in tiles if tile in ring or tile in edge]
+        _cache.drop_far(self.key, first[0], last[0])
         mine, others = _cache.announce(self.key, seam)
         out: NDArray[Any] | None = None
         try:
-            alone = [tile for tile in tiles if tile not in ring and tile not in edge]
-            for area in _rectangles([*alone, *below, *mine]):
+            inside = [tile for tile in tiles if tile not in ring and tile not in edge]
+            for area in _rectangles([*inside, *mine]):
                 pixels = self.read(self._area_window(area))
                 out = self._paste(out, area, pixels)
-                self._keep(area, pixels, ring - below, edge)
+                self._keep(area, pixels, ring, edge)
         finally:
             _cache.forget(self.key, mine)
         for tile, entry in others.items():
