@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daskraster.errors import RasterWriteError
-from daskraster.positioned import Buffer, nbytes_of, write_all
+from daskraster.positioned import Buffer, nbytes_of, start_flush, write_all
 
 RESERVED = "reserve-"  # before the number of an extent of the reserve
 
@@ -149,9 +149,11 @@ class Writer:
             while rest:
                 count, offset = self._take([nbytes_of(part) for part in rest], reserved=reserved)
                 write_all(descriptor, rest[:count], offset, target=self._rooms.target)
+                begin = offset
                 for part in rest[:count]:
                     offsets.append(offset)
                     offset += nbytes_of(part)
+                start_flush(descriptor, begin, offset - begin)
                 rest = rest[count:]
         return offsets
 

@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 import dask.array as da
+import dask.threaded
 import numpy as np
 import xarray as xr
 from dask.array.overlap import ensure_minimum_chunksize
@@ -40,6 +41,7 @@ from daskraster.lazy.arrays import (
     metadata_of,
 )
 from daskraster.lazy.functions import DueOutput, Fill, FunctionStep, Nodata, Pick, function_name
+from daskraster.lazy.schedulers import scheduler_in_use
 from daskraster.lazy.sources import BlockWindows, ChunksYX, source_array
 from daskraster.metadata import DERIVED_TAG_PREFIXES, Number
 from daskraster.options import PIXEL_TYPES, check_nodata
@@ -313,7 +315,8 @@ def _probed(step: FunctionStep, haloed: Sequence[da.Array]) -> FunctionStep:
     rows, cols = step.windows.chunks_yx
     row, col = int(np.argmin(rows)), int(np.argmin(cols))
     # By the scheduler in use: the pixels may be futures on a cluster. The function runs here.
-    blocks = da.compute(*[array.blocks[0, row, col] for array in haloed])
+    chosen = scheduler_in_use() or dask.threaded.get
+    blocks = da.compute(*[array.blocks[0, row, col] for array in haloed], scheduler=chosen)
     returned = step(*blocks, block_id=(0, row, col))
     results = returned if step.several else (returned,)
     outputs = tuple(DueOutput(bands=result.shape[0], dtype=result.dtype) for result in results)

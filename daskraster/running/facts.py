@@ -18,9 +18,9 @@ from typing import Any
 import dask.local
 import dask.threaded
 import numpy as np
-from dask.base import get_scheduler
 
 from daskraster.formats.versions import library_versions
+from daskraster.lazy.schedulers import scheduler_in_use
 from daskraster.options import WriteOptions
 from daskraster.running.memorypeak import peak_nbytes
 from daskraster.running.news import Listening
@@ -138,7 +138,7 @@ def engine_name() -> str:
     """What dask would run blocks on now."""
     if active_client() is not None:
         return "cluster"
-    get = get_scheduler(collections=[])
+    get = scheduler_in_use()
     if get in (None, dask.threaded.get):
         return "threads"
     if get is dask.local.get_sync:

@@ -12,8 +12,9 @@ import dask
 import dask.local
 import dask.threaded
 import psutil
-from dask.base import get_scheduler
 from dask.system import CPU_COUNT
+
+from daskraster.lazy.schedulers import scheduler_in_use
 
 CONTROL_GROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
@@ -36,7 +37,7 @@ def active_client() -> Any:
     distributed = sys.modules.get("distributed")
     if distributed is None:
         return None
-    client = getattr(get_scheduler(collections=[]), "__self__", None)
+    client = getattr(scheduler_in_use(), "__self__", None)
     return client if isinstance(client, distributed.Client) else None
 
 
@@ -45,7 +46,7 @@ def workers() -> Workers:
     client = active_client()
     if client is not None:
         return _of_cluster(client)
-    get = get_scheduler(collections=[])
+    get = scheduler_in_use()
     count = _configured_count()
     if get is dask.local.get_sync:
         count = 1
