@@ -39,6 +39,7 @@ from daskraster.lazy.arrays import (
     metadata_of,
 )
 from daskraster.lazy.functions import DueOutput, Fill, FunctionStep, Nodata, Pick, function_name
+from daskraster.lazy.scheduling import scheduler_in_use
 from daskraster.lazy.sources import BlockWindows, ChunksYX, source_array
 from daskraster.metadata import DERIVED_TAG_PREFIXES, Number
 from daskraster.options import check_nodata
@@ -290,7 +291,7 @@ def _probed(step: FunctionStep, haloed: Sequence[da.Array]) -> FunctionStep:
     rows, cols = step.windows.chunks_yx
     row, col = int(np.argmin(rows)), int(np.argmin(cols))
     # By the scheduler in use: the pixels may be futures on a cluster. The function runs here.
-    blocks = da.compute(*[array.blocks[0, row, col] for array in haloed])
+    blocks = da.compute(*[array.blocks[0, row, col] for array in haloed], scheduler=scheduler_in_use())
     returned = step(*blocks, block_id=(0, row, col))
     results = returned if step.several else (returned,)
     outputs = tuple(DueOutput(bands=result.shape[0], dtype=result.dtype) for result in results)

@@ -19,6 +19,7 @@ from daskraster.grid import Window
 from daskraster.lazy.arrays import Raster, as_raster, like, metadata_of
 from daskraster.lazy.broadcasting import shared
 from daskraster.lazy.models import ModelFile, check_features, classes_of, features_of
+from daskraster.lazy.scheduling import scheduler_in_use
 from daskraster.lazy.sources import BlockWindows
 from daskraster.metadata import Number
 from daskraster.options import check_nodata, pixel_type
@@ -222,7 +223,7 @@ def _tried(step: Prediction, model: Any, data: da.Array, dtype: np.dtype[Any] | 
     chosen = [order[0], *order[np.linspace(0, order.size - 1, BLOCKS_TRIED).astype(int)][::-1]]
     for at in dict.fromkeys(int(one) for one in chosen):
         row, col = np.unravel_index(at, sizes.shape)
-        block = np.asarray(data.blocks[0, row, col].compute())
+        block = np.asarray(data.blocks[0, row, col].compute(scheduler=scheduler_in_use()))
         places = np.flatnonzero(valid_pixels(block, step.nodata))[:ROWS_TRIED]
         if places.size:
             results = step.rows(model, np.ascontiguousarray(block.reshape(len(block), -1)[:, places].T))

@@ -20,7 +20,6 @@ import dask.array as da
 import dask.local
 import dask.threaded
 from dask._task_spec import DataNode, Task
-from dask.base import get_scheduler
 from dask.callbacks import Callback
 from dask.tokenize import normalize_token
 
@@ -28,6 +27,7 @@ from daskraster.errors import WorkerError
 from daskraster.files import stop_writing, sync_writing
 from daskraster.formats import choosing
 from daskraster.formats.protocols import Receipt, Sink
+from daskraster.lazy.scheduling import scheduler_in_use
 from daskraster.running.failures import Retrying, Trying, check_sendable, of_worker
 from daskraster.running.news import Listening, take
 from daskraster.running.waves import Block, Wave, waves
@@ -40,7 +40,7 @@ type OnReceipt = Callable[[int, Receipt], None]
 
 def uses_other_processes() -> bool:
     """Whether blocks will be written by other processes than this one (or by copies of the sink, which amounts to the same)."""
-    return get_scheduler(collections=[]) not in (None, dask.threaded.get, dask.local.get_sync)
+    return scheduler_in_use() not in (dask.threaded.get, dask.local.get_sync)
 
 
 def run(
@@ -166,7 +166,7 @@ def on_every_process(func: Callable[..., Any], *arguments: Any) -> None:
 
 
 def _run_locally(run_waves: Iterator[Wave], on_receipt: OnReceipt, trying: Trying) -> None:
-    get = get_scheduler(collections=[]) or dask.threaded.get
+    get = scheduler_in_use()
     known: dict[str, Any] = {}
     for plain in run_waves:
         wave = replace(plain, graph=_retrying(plain, trying))

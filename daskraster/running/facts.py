@@ -16,9 +16,9 @@ from typing import Any
 import dask.local
 import dask.threaded
 import numpy as np
-from dask.base import get_scheduler
 
 from daskraster.formats.versions import library_versions
+from daskraster.lazy.scheduling import scheduler_in_use
 from daskraster.options import WriteOptions
 from daskraster.running.news import Listening
 from daskraster.running.workers import active_client, workers
@@ -93,8 +93,8 @@ def engine_name() -> str:
     """What dask would run blocks on now."""
     if active_client() is not None:
         return "cluster"
-    get = get_scheduler(collections=[])
-    if get in (None, dask.threaded.get):
+    get = scheduler_in_use()
+    if get is dask.threaded.get:
         return "threads"
     if get is dask.local.get_sync:
         return "synchronous"

@@ -9,16 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-import dask
 import dask.array as da
-import dask.threaded
 import xarray as xr
-from dask.base import get_scheduler
 
 from daskraster.errors import OptionError, RasterMemoryError
 from daskraster.lazy.anatomy import Anatomy, FunctionLayer, anatomy
 from daskraster.lazy.arrays import as_raster
 from daskraster.lazy.functions import function_name
+from daskraster.lazy.scheduling import scheduler_in_use
 from daskraster.lazy.sources import ChunksYX, ReadBlock, auto_chunks
 from daskraster.options import WriteKeywords, WriteOptions
 from daskraster.pictures.pages import same_rows
@@ -187,7 +185,7 @@ def _measured(data: da.Array, layer: FunctionLayer) -> int:
     """What one function holds and takes for its largest block; NumPy's memory, and Python's."""
     keys = layer.input_keys(0, 0)
     graph = dict(da.Array.__dask_optimize__(data.dask, keys))
-    blocks = (get_scheduler(collections=[]) or dask.threaded.get)(graph, keys)
+    blocks = scheduler_in_use()(graph, keys)
     tracemalloc.start()
     try:
         layer.step(*blocks, block_id=(0, 0, 0))

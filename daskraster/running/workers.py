@@ -12,8 +12,9 @@ import dask
 import dask.local
 import dask.threaded
 import psutil
-from dask.base import get_scheduler
 from dask.system import CPU_COUNT
+
+from daskraster.lazy.scheduling import scheduler_in_use
 
 CONTROL_GROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
@@ -36,7 +37,7 @@ def active_client() -> Any:
     distributed = sys.modules.get("distributed")
     if distributed is None:
         return None
-    client = getattr(get_scheduler(collections=[]), "__self__", None)
+    client = getattr(scheduler_in_use(), "__self__", None)
     return client if isinstance(client, distributed.Client) else None
 
 
@@ -45,12 +46,12 @@ def workers() -> Workers:
     client = active_client()
     if client is not None:
         return _of_cluster(client)
-    get = get_scheduler(collections=[])
+    get = scheduler_in_use()
     count = _configured_count()
     if get is dask.local.get_sync:
         count = 1
-    threads = count if get in (None, dask.threaded.get) else 1
-    processes = 1 if get in (None, dask.threaded.get, dask.local.get_sync) else count
+    threads = count if get is dask.threaded.get else 1
+    processes = 1 if get in (dask.threaded.get, dask.local.get_sync) else count
     present = _process_nbytes()
     allowed = _allowed_nbytes(present)
     return Workers(
