@@ -39,3 +39,25 @@ def test_small_numbers_in_wide_types(dtype: str, largest: int) -> None:
     back = np.empty((50, 50), dtype)
     unshuffle(planes, back[7:37, 5:25])
     np.testing.assert_array_equal(back[7:37, 5:25], tile)
+
+
+@pytest.mark.parametrize("dtype", ["<i2", "<u4", "<f8"])
+def test_any_strides(dtype: str) -> None:
+    larger = pixels((1, 40, 50), dtype)[0].astype(dtype)
+    planes, expected = (np.empty((larger.itemsize, 20, 32), np.uint8) for _ in range(2))
+    tile = larger.T[5:45:2, 3:35]
+    shuffle(tile, planes)
+    shuffle(np.ascontiguousarray(tile), expected)
+    np.testing.assert_array_equal(planes, expected)
+
+
+@pytest.mark.parametrize("shape_yx", [(1, 1), (3, 7), (4, 8), (16, 16)])
+@pytest.mark.parametrize("plane", [1, 2, 3])
+def test_one_byte_high_up(shape_yx: tuple[int, int], plane: int) -> None:
+    """Whole planes are looked at eight bytes at a time, others one by one."""
+    planes = np.zeros((4, *shape_yx), np.uint8)
+    planes[plane, -1, -1] = 1
+    tile = np.full(shape_yx, 9, "<u4")
+    unshuffle(planes, tile)
+    assert tile[-1, -1] == 256**plane
+    assert tile.sum() == 256**plane

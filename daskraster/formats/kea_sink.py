@@ -108,12 +108,7 @@ class KeaSink(TileSink):
         if self.codec.compress == "none" or values.itemsize == 1:
             return self.codec.encode(values)
         planes = _scratch.of(values.nbytes).reshape(values.itemsize, *values.shape)
-        shuffle(
-            np.asarray(values, values.dtype.newbyteorder("<"), order="C")
-            if values.strides[-1] != values.itemsize
-            else values,
-            planes,
-        )
+        shuffle(values.astype(values.dtype.newbyteorder("<"), copy=False), planes)
         return self.codec.encode(planes)
 
     def encode_mask(self, valid: NDArray[np.bool_]) -> Buffer:

@@ -30,6 +30,7 @@ from daskraster.grid import Window
 from daskraster.lazy.arrays import Raster, as_raster
 from daskraster.lazy.functions import DueOutput, FunctionStep, function_name
 from daskraster.lazy.neighbourhood import check_same_grid, halo_of, one_nodata
+from daskraster.lazy.schedulers import scheduler_in_use
 from daskraster.lazy.sources import BlockWindows
 from daskraster.pictures.seams import seams
 
@@ -273,7 +274,9 @@ class _Sample:
         self._window = window
         self._around = window.grow((halo, halo)).clip(Window(0, 0, *call.inputs[0].grid.shape_yx))
         rows, cols = self._around.slices
-        self._pixels = [np.asarray(raster.data[:, rows, cols].compute()) for raster in call.inputs]
+        self._pixels = [
+            np.asarray(raster.data[:, rows, cols].compute(scheduler=scheduler_in_use())) for raster in call.inputs
+        ]
         self._reference = self.result((halo, halo))
 
     def result(self, halo_yx: tuple[int, int]) -> NDArray[Any]:
