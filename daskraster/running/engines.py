@@ -30,9 +30,13 @@ from daskraster.formats import choosing
 from daskraster.formats.protocols import Receipt, Sink
 from daskraster.running.failures import Retrying, Trying, check_sendable, of_worker
 from daskraster.running.news import Listening, take
+from daskraster.running.recipes import flattened, forget_recipes
 from daskraster.running.waves import Block, Wave, waves
 from daskraster.running.workers import active_client
 
+# Results that are fetched with one message: one for each costs scheduler and worker 0.3 ms. With their statistics and pieces of overviews they
+# take some MB.
+FETCHED_AT_ONCE = 32
 UNDER_WAY = ("lost", "pending")  # how a cluster calls a task whose result went with its worker
 type OnReceipt = Callable[[int, Receipt], None]
 """Called in the leading process with the number of the output and the receipt."""
@@ -79,6 +83,8 @@ def run(
     parts = waves(outputs, skip=skip)
     if uses_other_processes():
         parts = _sendable(parts)
+    name = uuid.uuid4().hex
+    parts = (replace(wave, graph=flattened(wave.graph, name)) for wave in parts)
     if listening is not None:
         wrap = listening.wrapped
         parts = (replace(wave, graph=wrap(wave.graph, wave.targets)) for wave in parts)
@@ -86,16 +92,23 @@ def run(
     try:
         _run_waves(client, parts, on_receipt, trying)
     finally:
-        if listening is not None:
-            _fetch_news(client, listening)
+        _leave_workers(client, name, listening)
 
 
-def _fetch_news(client: Any, listening: Listening) -> None:
-    """Take up what processes still have to tell; dead workers are passed over."""
-    listening.add_news(take(listening.run, last=True))
+def _leave_workers(client: Any, name: str, listening: Listening | None) -> None:
+    """Take up what processes still have to tell, and let them forget the run; dead workers are passed over."""
+    told = None if listening is None else listening.run
+    news = [_left(name, told)]
     if client is not None and client.status == "running":
-        for news in client.run(take, listening.run, last=True, on_error="ignore").values():
-            listening.add_news(news)
+        news += client.run(_left, name, told, on_error="ignore").values()
+    if listening is not None:
+        for of_process in news:
+            listening.add_news(of_process)
+
+
+def _left(name: str, told: str | None) -> Any:
+    forget_recipes(name)
+    return None if told is None else take(told, last=True)
 
 
 def _run_waves(client: Any, parts: Iterator[Wave], on_receipt: OnReceipt, trying: Trying) -> None:
@@ -222,7 +235,7 @@ def _run_on_cluster(client: Any, run_waves: Iterator[Wave], on_receipt: OnReceip
     """Run waves on a cluster, the next one sent when half of the last one is through, so that no worker waits."""
     from distributed import as_completed  # noqa: PLC0415 - a second of import that threads do not need
 
-    finished = as_completed(with_results=True, raise_errors=False)
+    finished = as_completed(raise_errors=False)
     under_way: dict[str, tuple[tuple[int, Block], Any]] = {}
     kept: dict[str, Any] = {}
     try:
@@ -239,28 +252,45 @@ def _run_on_cluster(client: Any, run_waves: Iterator[Wave], on_receipt: OnReceip
                 finished.update([held[key] for key in wave.targets])
                 enough = len(wave.targets) // 2
             while len(under_way) > enough:
-                future, receipt = next(finished)
-                if not isinstance(receipt, Receipt) and future.status in UNDER_WAY and client.status == "running":
-                    # Its worker left before the receipt was fetched: the block is computed again.
-                    finished.add(future)
-                    continue
-                (number, block), _ = under_way.pop(future.key)
-                _check(future, receipt, trying, (number, block))
-                on_receipt(number, receipt)
-                future.release()
+                for future, receipt in _fetched(client, finished):
+                    if receipt is None and future.status in UNDER_WAY and client.status == "running":
+                        # Its worker left before the receipt was fetched: the block is computed again.
+                        finished.add(future)
+                        continue
+                    (number, block), _ = under_way.pop(future.key)
+                    _check(future, receipt, trying, (number, block))
+                    on_receipt(number, receipt)
+                    future.release()
     except BaseException:
         client.cancel([*kept.values(), *(future for _, future in under_way.values())])
         raise
 
 
+def _fetched(client: Any, finished: Any) -> list[tuple[Any, Any]]:
+    """The next futures that are through, one or some, with their results; None for what has none.
+
+    Raises
+    ------
+    WorkerError
+        The scheduler is out of reach.
+    """
+    futures = [next(finished)]
+    while len(futures) < FETCHED_AT_ONCE and finished.has_ready():
+        futures.append(next(finished))
+    try:
+        results = client.gather({future.key: future for future in futures}, errors="skip")
+    except OSError as error:  # CommClosedError and time-outs are OSErrors
+        raise WorkerError(f"the results of {len(futures)} blocks cannot be fetched from the cluster: {error}") from error
+    return [(future, results[future.key]) for future in futures]
+
+
 def _check(future: Any, result: Any, trying: Trying, target: tuple[int, Block]) -> None:
     """Raise what a cluster gave instead of a receipt."""
-    if future.status == "finished" or isinstance(result, Receipt):  # whatever has become of the worker since
+    if future.status == "finished" or result is not None:  # whatever has become of the worker since
         return
     what = trying.describe(*target)
     if future.status == "error":
-        _, error, trace = result
-        raise of_worker(error.with_traceback(trace), what, trying.retries)
+        raise of_worker(future.exception().with_traceback(future.traceback()), what, trying.retries)
     raise WorkerError(
         f"{what} was given up: the cluster calls it {future.status!r}; its scheduler is gone, or was told to stop"
     )

@@ -16,6 +16,7 @@ wave keeps their results for the second one, about two rows of blocks, so such g
 from __future__ import annotations
 
 import itertools
+import uuid
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,14 +59,15 @@ def waves(outputs: Sequence[da.Array], *, skip: Sequence[Collection[Block]] = ()
     """
     merged = HighLevelGraph.merge(*[output.dask for output in outputs])
     skip = skip or [()] * len(outputs)
+    ending = uuid.uuid4().hex[:12]
     parts = _parts(outputs, skip, WAVE_BLOCKS)
     if len(parts) > 1 and _share(merged, *parts[:2]):
         parts = _parts(outputs, skip, SHARING_WAVE_BLOCKS)
         if len(parts) > 1:
-            yield from _sharing(merged, parts)
+            yield from _sharing(merged, parts, ending)
             return
     for part in parts:
-        graph, names = row_by_row(optimised(merged, list(part)))
+        graph, names = row_by_row(optimised(merged, list(part)), ending)
         yield Wave(graph=graph, targets={names[key]: target for key, target in part.items()}, kept=frozenset())
 
 
@@ -97,7 +99,7 @@ def _share(graph: HighLevelGraph, one: _Part, other: _Part) -> bool:
     return not first.isdisjoint(second)
 
 
-def _sharing(merged: HighLevelGraph, parts: Sequence[_Part]) -> Iterator[Wave]:
+def _sharing(merged: HighLevelGraph, parts: Sequence[_Part], ending: str) -> Iterator[Wave]:
     """Waves that pass on what they have in common."""
     graphs = (convert_legacy_graph(ensure_dict(merged.cull(set(part)))) for part in parts)
     graph = next(graphs)
@@ -116,11 +118,11 @@ def _sharing(merged: HighLevelGraph, parts: Sequence[_Part]) -> Iterator[Wave]:
         fused = fuse_linear_task_spec(
             {**needed, **{key: DataNode(key, None) for key in known}}, keys={*part, *kept, *known}
         )
-        renamed, names = row_by_row({key: task for key, task in fused.items() if key not in known}, known)
+        renamed, names = row_by_row({key: task for key, task in fused.items() if key not in known}, ending, known)
         yield Wave(
             graph=renamed,
             targets={names[key]: target for key, target in part.items()},
-            kept=frozenset(_name(key) for key in kept),
+            kept=frozenset(_name(key, ending) for key in kept),
         )
         graph, known = following, kept
 
@@ -145,7 +147,9 @@ def _needed(graph: dict[Key, Any], targets: Sequence[Key], known: set[Key]) -> d
     return needed
 
 
-def row_by_row(graph: dict[Key, Any], known: Collection[Key] = frozenset()) -> tuple[dict[str, Any], dict[Key, str]]:
+def row_by_row(
+    graph: dict[Key, Any], ending: str, known: Collection[Key] = frozenset()
+) -> tuple[dict[str, Any], dict[Key, str]]:
     """The same graph with keys whose order as text is the blocks' row-major order, and the new name of each key.
 
     dask runs tasks that are alike in the order of their keys as text, where block 10 comes before block 9. Blocks far apart would
@@ -155,16 +159,18 @@ def row_by_row(graph: dict[Key, Any], known: Collection[Key] = frozenset()) -> t
     ----------
     graph
         Tasks by key.
+    ending
+        Of the new names, the run's own. Two runs of one array on one cluster have tasks of their own, though what they read goes by one name: each
+        tells its news to its own run. A cluster would take one for the other.
     known
         Keys that are not in the graph, but will be given under their new names. Whatever else tasks depend on that is not there keeps its name:
         it is persisted on a cluster, which knows it by that.
     """
-    names = {key: _name(key) for key in graph}
-    renaming = {**{key: _name(key) for key in known}, **names}
+    names = {key: _name(key, ending) for key in graph}
+    renaming = {**{key: _name(key, ending) for key in known}, **names}
     return {names[key]: task.substitute(renaming, key=names[key]) for key, task in graph.items()}, names
 
 
-def _name(key: Key) -> str:
-    if isinstance(key, tuple):
-        return "-".join(f"{part:07d}" if isinstance(part, int) else str(part) for part in key)
-    return str(key)
+def _name(key: Key, ending: str) -> str:
+    parts = key if isinstance(key, tuple) else (key,)
+    return "-".join([*(f"{part:07d}" if isinstance(part, int) else str(part) for part in parts), ending])
