@@ -72,8 +72,8 @@ def shared_twice() -> da.Array:
 
 
 def with_neighbours() -> da.Array:
-    return chained().map_overlap(largest, depth={1: 2, 2: 2}, boundary="none", dtype="i8").map_blocks(
-        numbered, dtype="i8"
+    return (
+        chained().map_overlap(largest, depth={1: 2, 2: 2}, boundary="none", dtype="i8").map_blocks(numbered, dtype="i8")
     )
 
 
@@ -181,7 +181,7 @@ def _telltale() -> Telltale:
 @pytest.fixture
 def telltale() -> Iterator[list[Task]]:
     """Tasks as another process gets them, one by one; none has run there."""
-    graph, keys = graph_of(plain().map_blocks(Telltale(), dtype="i8").map_blocks(numbered, dtype="i8"))
+    graph, _ = graph_of(plain().map_blocks(Telltale(), dtype="i8").map_blocks(numbered, dtype="i8"))
     flat = flattened(graph, "run")
     recipe = next(task.func for task in flat.values() if isinstance(task.func, Recipe))
     sent = [cloudpickle.dumps(flat[key]) for key in flat if flat[key].func is recipe]

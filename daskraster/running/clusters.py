@@ -176,7 +176,7 @@ def _nanny_class() -> Any:
     """What starts workers with variables that the C library reads before Python runs; dask sets ``env`` only after that."""
     import distributed  # noqa: PLC0415 - as above
 
-    class RasterNanny(distributed.Nanny):  # type: ignore[misc]
+    class RasterNanny(distributed.Nanny):
         """Starts a worker whose allocator keeps what arrays give back, unless a user wants something else."""
 
         def __init__(self, *arguments: Any, **keywords: Any) -> None:

@@ -280,7 +280,9 @@ def _fetched(client: Any, finished: Any) -> list[tuple[Any, Any]]:
     try:
         results = client.gather({future.key: future for future in futures}, errors="skip")
     except OSError as error:  # CommClosedError and time-outs are OSErrors
-        raise WorkerError(f"the results of {len(futures)} blocks cannot be fetched from the cluster: {error}") from error
+        raise WorkerError(
+            f"the results of {len(futures)} blocks cannot be fetched from the cluster: {error}"
+        ) from error
     return [(future, results[future.key]) for future in futures]
 
 

@@ -95,9 +95,7 @@ class Recipe:
             if self._program is None:
                 assert self._packed is not None
                 content = memoryview(self._packed)[1:]
-                program: Program = cloudpickle.loads(
-                    zlib.decompress(content) if self._packed[:1] == b"z" else content
-                )
+                program: Program = cloudpickle.loads(zlib.decompress(content) if self._packed[:1] == b"z" else content)
                 self._program = program
             program = self._program
         _keep(self)
