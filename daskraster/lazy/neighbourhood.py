@@ -20,7 +20,6 @@ from dataclasses import replace
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 import dask.array as da
-import dask.threaded
 import numpy as np
 import xarray as xr
 from dask.array.overlap import ensure_minimum_chunksize
@@ -315,7 +314,7 @@ def _probed(step: FunctionStep, haloed: Sequence[da.Array]) -> FunctionStep:
     rows, cols = step.windows.chunks_yx
     row, col = int(np.argmin(rows)), int(np.argmin(cols))
     # By the scheduler in use: the pixels may be futures on a cluster. The function runs here.
-    chosen = scheduler_in_use() or dask.threaded.get
+    chosen = scheduler_in_use()
     blocks = da.compute(*[array.blocks[0, row, col] for array in haloed], scheduler=chosen)
     returned = step(*blocks, block_id=(0, row, col))
     results = returned if step.several else (returned,)

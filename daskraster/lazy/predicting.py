@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import dask.array as da
-import dask.threaded
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -224,7 +223,7 @@ def _tried(step: Prediction, model: Any, data: da.Array, dtype: np.dtype[Any] | 
     chosen = [order[0], *order[np.linspace(0, order.size - 1, BLOCKS_TRIED).astype(int)][::-1]]
     for at in dict.fromkeys(int(one) for one in chosen):
         row, col = np.unravel_index(at, sizes.shape)
-        block = np.asarray(data.blocks[0, row, col].compute(scheduler=scheduler_in_use() or dask.threaded.get))
+        block = np.asarray(data.blocks[0, row, col].compute(scheduler=scheduler_in_use()))
         places = np.flatnonzero(valid_pixels(block, step.nodata))[:ROWS_TRIED]
         if places.size:
             results = step.rows(model, np.ascontiguousarray(block.reshape(len(block), -1)[:, places].T))

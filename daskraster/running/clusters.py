@@ -7,6 +7,7 @@ set before any of them is loaded, no spilling (blocks are small, and it would hi
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dask.system import CPU_COUNT
 
 from daskraster.errors import ClusterError
+from daskraster.running import allocator
 from daskraster.running.batch import start_batch
 from daskraster.running.owning import client_class
 from daskraster.running.sizing import WorkerShape
@@ -70,7 +72,7 @@ def cluster(
         Fewest and most workers, in place of ``n_workers``: dask asks for as many as there is work for.
     environment
         Variables for the workers, beside and before those that are set anyway: ``GDAL_CACHEMAX``, ``GDAL_NUM_THREADS``,
-        ``OMP_NUM_THREADS`` and its like.
+        ``OMP_NUM_THREADS`` and its like, and ``MALLOC_TRIM_THRESHOLD_`` with ``MALLOC_MMAP_THRESHOLD_``, so that arrays are as fast as in threads.
     local_directory
         Where workers put temporary files. Default: the node's own disk (``$SLURM_TMPDIR``, ``$TMPDIR``, ``/tmp``).
     interface
@@ -162,6 +164,7 @@ def _start_local(wishes: ClusterWishes) -> Any:
         "interface": wishes.interface,
         "local_directory": wishes.local_directory,
         "env": shape.environment(),
+        **({"worker_class": _nanny_class()} if wishes.options.get("processes", True) else {}),
         "config": {"distributed.worker.memory.target": False, "distributed.worker.memory.spill": False},
     }
     _check_not_imported()
@@ -189,6 +192,23 @@ def _check_not_imported() -> None:
     # What multiprocessing looks at itself; without a look the worker would start workers, which would start workers ...
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise ClusterError(f"a worker imports the script, which starts workers again; {GUARD}")
+
+
+@functools.cache
+def _nanny_class() -> Any:
+    """What starts workers with variables that the C library reads before Python runs; dask sets ``env`` only after that."""
+    import distributed  # noqa: PLC0415 - as above
+
+    class RasterNanny(distributed.Nanny):
+        """Starts a worker whose allocator keeps what arrays give back, unless a user wants something else."""
+
+        def __init__(self, *arguments: Any, **keywords: Any) -> None:
+            super().__init__(*arguments, **keywords)
+            wanted = {name: value for name, value in self.env.items() if name in allocator.VARIABLES}
+            if allocator.is_as_dask_sets_it(self.pre_spawn_env) or wanted != allocator.VARIABLES:
+                self.pre_spawn_env = {**self.pre_spawn_env, **wanted}
+
+    return RasterNanny
 
 
 def _local_numbers(wishes: ClusterWishes) -> tuple[int, int]:

@@ -81,7 +81,7 @@ def delayed_run(outputs: Sequence[Output], *, single: bool) -> Delayed:
     wanted = [*first_keys, *[key for of_array in keys for key in of_array]]
     graph = optimised(merged, wanted)
     guarded = {key: _guard(task, first_keys) if key not in first_keys else task for key, task in graph.items()}
-    renamed, names = row_by_row(guarded)
+    renamed, names = row_by_row(guarded, token)
     renamed |= _persisted(merged, renamed)
     starts = [names[key] for key in first_keys]
     gatherings = [

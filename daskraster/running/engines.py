@@ -31,9 +31,14 @@ from daskraster.lazy.schedulers import scheduler_in_use
 from daskraster.running.failures import Retrying, Trying, check_sendable, of_worker
 from daskraster.running.news import Listening, take
 from daskraster.running.patience import Patience
+from daskraster.running.recipes import flattened, forget_recipes
 from daskraster.running.waves import Block, Wave, waves
 from daskraster.running.workers import active_client
 
+# Results that are fetched with one message: one for each costs scheduler and worker 0.3 ms. With their statistics and pieces of overviews they
+# take some MB.
+FETCHED_AT_ONCE = 32
+FETCHING_SECONDS = 60.0  # before it is looked whether there are workers at all
 UNDER_WAY = ("lost", "pending")  # how a cluster calls a task whose result went with its worker
 type OnReceipt = Callable[[int, Receipt], None]
 """Called in the leading process with the number of the output and the receipt."""
@@ -41,7 +46,7 @@ type OnReceipt = Callable[[int, Receipt], None]
 
 def uses_other_processes() -> bool:
     """Whether blocks will be written by other processes than this one (or by copies of the sink, which amounts to the same)."""
-    return scheduler_in_use() not in (None, dask.threaded.get, dask.local.get_sync)
+    return scheduler_in_use() not in (dask.threaded.get, dask.local.get_sync)
 
 
 def run(
@@ -80,6 +85,8 @@ def run(
     parts = waves(outputs, skip=skip)
     if uses_other_processes():
         parts = _sendable(parts)
+    name = uuid.uuid4().hex
+    parts = (replace(wave, graph=flattened(wave.graph, name)) for wave in parts)
     if listening is not None:
         wrap = listening.wrapped
         parts = (replace(wave, graph=wrap(wave.graph, wave.targets)) for wave in parts)
@@ -87,16 +94,23 @@ def run(
     try:
         _run_waves(client, parts, on_receipt, trying)
     finally:
-        if listening is not None:
-            _fetch_news(client, listening)
+        _leave_workers(client, name, listening)
 
 
-def _fetch_news(client: Any, listening: Listening) -> None:
-    """Take up what processes still have to tell; dead workers are passed over."""
-    listening.add_news(take(listening.run, last=True))
+def _leave_workers(client: Any, name: str, listening: Listening | None) -> None:
+    """Take up what processes still have to tell, and let them forget the run; dead workers are passed over."""
+    told = None if listening is None else listening.run
+    news = [_left(name, told)]
     if client is not None and client.status == "running":
-        for news in client.run(take, listening.run, last=True, on_error="ignore").values():
-            listening.add_news(news)
+        news += client.run(_left, name, told, on_error="ignore").values()
+    if listening is not None:
+        for of_process in news:
+            listening.add_news(of_process)
+
+
+def _left(name: str, told: str | None) -> Any:
+    forget_recipes(name)
+    return None if told is None else take(told, last=True)
 
 
 def _run_waves(client: Any, parts: Iterator[Wave], on_receipt: OnReceipt, trying: Trying) -> None:
@@ -143,7 +157,7 @@ def on_every_process(func: Callable[..., Any], *arguments: Any) -> None:
 
 
 def _run_locally(run_waves: Iterator[Wave], on_receipt: OnReceipt, trying: Trying) -> None:
-    get = scheduler_in_use() or dask.threaded.get
+    get = scheduler_in_use()
     known: dict[str, Any] = {}
     for plain in run_waves:
         wave = replace(plain, graph=_retrying(plain, trying))
@@ -200,7 +214,7 @@ def _run_on_cluster(client: Any, run_waves: Iterator[Wave], on_receipt: OnReceip
     from distributed import as_completed  # noqa: PLC0415 - a second of import that threads do not need
 
     patience = Patience(client)
-    finished = as_completed(with_results=True, raise_errors=False)
+    finished = as_completed(raise_errors=False)
     under_way: dict[str, tuple[tuple[int, Block], Any]] = {}
     kept: dict[str, Any] = {}
     try:
@@ -217,39 +231,67 @@ def _run_on_cluster(client: Any, run_waves: Iterator[Wave], on_receipt: OnReceip
                 finished.update([held[key] for key in wave.targets])
                 enough = len(wave.targets) // 2
             while len(under_way) > enough:
-                future, receipt = _next(finished, patience)
-                if not isinstance(receipt, Receipt) and future.status in UNDER_WAY and client.status == "running":
-                    # Its worker left before the receipt was fetched: the block is computed again.
-                    finished.add(future)
-                    continue
-                (number, block), _ = under_way.pop(future.key)
-                _check(future, receipt, trying, (number, block))
-                on_receipt(number, receipt)
-                future.release()
+                for future, receipt in _fetched(client, finished, patience):
+                    if receipt is None and future.status in UNDER_WAY and client.status == "running":
+                        # Its worker left before the receipt was fetched: the block is computed again.
+                        finished.add(future)
+                        continue
+                    (number, block), _ = under_way.pop(future.key)
+                    _check(future, receipt, trying, (number, block))
+                    on_receipt(number, receipt)
+                    future.release()
     except BaseException:
         if client.status == "running":  # else there is nothing left to cancel, and what happened is to be heard
             client.cancel([*kept.values(), *(future for _, future in under_way.values())])
         raise
 
 
-def _next(finished: Any, patience: Patience) -> tuple[Any, Any]:
-    """The next future that has finished, with its result; waits for it only while there are workers or hope for some."""
+def _next(finished: Any, patience: Patience) -> Any:
+    """The next future that has finished; waits for it only while there are workers or hope for some."""
     while not finished.has_ready():
         patience.check()
         with finished.thread_condition:
             finished.thread_condition.wait(timeout=0.1)
-    future, result = next(finished)
-    return future, result
+    return next(finished)
+
+
+def _fetched(client: Any, finished: Any, patience: Patience) -> list[tuple[Any, Any]]:
+    """The next futures that are through, one or some, with their results; None for what has none.
+
+    Raises
+    ------
+    WorkerError
+        The scheduler is out of reach.
+    """
+    futures = [_next(finished, patience)]
+    while len(futures) < FETCHED_AT_ONCE and finished.has_ready():
+        futures.append(next(finished))
+    wanted = {future.key: future for future in futures}
+    seconds = FETCHING_SECONDS
+    while True:
+        try:
+            results = client.sync(
+                lambda: client.gather(wanted, errors="skip", asynchronous=True), callback_timeout=seconds
+            )
+        except TimeoutError:
+            # A result that went with its worker is computed again, or waited for in vain; a large one from far away needs more time.
+            patience.check()
+            seconds *= 2
+        except OSError as error:  # as CommClosedError is
+            raise WorkerError(
+                f"the results of {len(futures)} blocks cannot be fetched from the cluster: {error}"
+            ) from error
+        else:
+            return [(future, results[future.key]) for future in futures]
 
 
 def _check(future: Any, result: Any, trying: Trying, target: tuple[int, Block]) -> None:
     """Raise what a cluster gave instead of a receipt."""
-    if future.status == "finished" or isinstance(result, Receipt):  # whatever has become of the worker since
+    if future.status == "finished" or result is not None:  # whatever has become of the worker since
         return
     what = trying.describe(*target)
     if future.status == "error":
-        _, error, trace = result
-        raise of_worker(error.with_traceback(trace), what, trying.retries)
+        raise of_worker(future.exception().with_traceback(future.traceback()), what, trying.retries)
     raise WorkerError(
         f"{what} was given up: the cluster calls it {future.status!r}; its scheduler is gone, or the client was closed"
     )

@@ -139,7 +139,7 @@ def engine_name() -> str:
     if active_client() is not None:
         return "cluster"
     get = scheduler_in_use()
-    if get in (None, dask.threaded.get):
+    if get is dask.threaded.get:
         return "threads"
     if get is dask.local.get_sync:
         return "synchronous"

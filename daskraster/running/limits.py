@@ -6,7 +6,7 @@ threads run in it, get them for as long as a run lasts.
 
 What is set: ``GDAL_NUM_THREADS``, which GDAL looks up each time; on workers also the variables of `daskraster.running.sizing`, which libraries that are
 loaded later read; and the pools of BLAS and OpenMP that are loaded already, through threadpoolctl, where that is installed (it comes with
-scikit-learn). What the user set in the environment stays.
+scikit-learn). Workers also keep the memory that arrays give back, see `daskraster.running.allocator`. What the user set in the environment stays.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from dask.system import CPU_COUNT
 
 from daskraster.errors import WorkerError
 from daskraster.formats.gdal_handles import limit_cache
+from daskraster.running.allocator import VARIABLES as ALLOCATOR_VARIABLES
+from daskraster.running.allocator import keep_freed
 from daskraster.running.sizing import MIN_WORKER_NBYTES, THREAD_NBYTES, WorkerShape
 
 logger = logging.getLogger(__name__)
@@ -37,7 +39,9 @@ _holders = 0
 _undo: contextlib.ExitStack | None = None
 
 
-def set_limits(variables: Mapping[str, str], *, threads: int, cache_nbytes: int | None = None) -> None:
+def set_limits(
+    variables: Mapping[str, str], *, threads: int, cache_nbytes: int | None = None, keep_memory: bool = False
+) -> None:
     """Limit the libraries of this process, until as many `lift_limits` have come as there were calls of this.
 
     Parameters
@@ -48,6 +52,8 @@ def set_limits(variables: Mapping[str, str], *, threads: int, cache_nbytes: int 
         Of the pools of libraries that are loaded.
     cache_nbytes
         Of GDAL's block cache; None leaves it.
+    keep_memory
+        Whether memory that arrays give back is kept, where dask has it returned at once.
     """
     global _holders, _undo  # noqa: PLW0603 - what it changes is the process's as well
     with _lock:
@@ -59,6 +65,8 @@ def set_limits(variables: Mapping[str, str], *, threads: int, cache_nbytes: int 
             for name in variables.keys() - os.environ.keys():
                 os.environ[name] = variables[name]
                 _undo.callback(os.environ.pop, name, None)
+            if keep_memory:
+                _undo.callback(keep_freed(os.environ))
             _limit_pools(threads, _undo)
 
 
@@ -147,7 +155,9 @@ def limit_worker(worker: Any) -> None:
     environment = WorkerShape(
         threads=threads, cores=threads, memory_nbytes=max(nbytes, MIN_WORKER_NBYTES)
     ).environment()
-    set_limits(environment, threads=1, cache_nbytes=int(environment["GDAL_CACHEMAX"]) << 20)
+    # glibc has read its own when the process started; what runs here as a process of its own shall not be changed.
+    later = {name: value for name, value in environment.items() if name not in ALLOCATOR_VARIABLES}
+    set_limits(later, threads=1, cache_nbytes=int(environment["GDAL_CACHEMAX"]) << 20, keep_memory=True)
 
 
 @functools.cache

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-import dask
 import dask.array as da
-import dask.threaded
 import xarray as xr
 
 from daskraster.errors import OptionError, RasterMemoryError
@@ -187,7 +185,7 @@ def _measured(data: da.Array, layer: FunctionLayer) -> int:
     """What one function holds and takes for its largest block; NumPy's memory, and Python's."""
     keys = layer.input_keys(0, 0)
     graph = dict(da.Array.__dask_optimize__(data.dask, keys))
-    blocks = (scheduler_in_use() or dask.threaded.get)(graph, keys)
+    blocks = scheduler_in_use()(graph, keys)
     tracemalloc.start()
     try:
         layer.step(*blocks, block_id=(0, 0, 0))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from daskraster.errors import OptionError
+from daskraster.running import allocator
 
 # Each of these starts as many threads as the machine has cores, in every thread of dask at once, unless told otherwise.
 THREAD_VARIABLES = (
@@ -67,7 +68,8 @@ class WorkerShape:
         each = str(max(1, self.cores // self.threads))
         # GDAL's own default is 5 % of the machine, in every process of it.
         cache = min(max(self.memory_nbytes // 20 >> 20, MIN_CACHE_MB), MAX_CACHE_MB)
-        return {**dict.fromkeys(THREAD_VARIABLES, each), "GDAL_CACHEMAX": str(cache), **self.variables}
+        ours = {**dict.fromkeys(THREAD_VARIABLES, each), "GDAL_CACHEMAX": str(cache), **allocator.VARIABLES}
+        return {**ours, **self.variables}
 
     def job_nbytes(self, factor: float) -> int:
         """Memory to ask the batch system for, whole MB: the interpreter and the nanny that watches the worker need some too.

@@ -16,7 +16,8 @@ wave keeps their results for the second one, about two rows of blocks, so such g
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,34 +59,40 @@ def waves(outputs: Sequence[da.Array], *, skip: Sequence[Collection[Block]] = ()
     """
     merged = HighLevelGraph.merge(*[output.dask for output in outputs])
     skip = skip or [()] * len(outputs)
+    ending = uuid.uuid4().hex[:12]
     parts = _parts(outputs, skip, WAVE_BLOCKS)
-    if len(parts) > 1 and _share(merged, *parts[:2]):
+    first = list(itertools.islice(parts, 2))
+    if len(first) > 1 and _share(merged, *first):
         parts = _parts(outputs, skip, SHARING_WAVE_BLOCKS)
-        if len(parts) > 1:
-            yield from _sharing(merged, parts)
+        first = list(itertools.islice(parts, 2))
+        if len(first) > 1:
+            yield from _sharing(merged, itertools.chain(first, parts), ending)
             return
-    for part in parts:
-        graph, names = row_by_row(optimised(merged, list(part)))
+    for part in itertools.chain(first, parts):
+        graph, names = row_by_row(optimised(merged, list(part)), ending)
         yield Wave(graph=graph, targets={names[key]: target for key, target in part.items()}, kept=frozenset())
 
 
 type _Part = dict[Key, tuple[int, Block]]
 
 
-def _parts(outputs: Sequence[da.Array], skip: Sequence[Collection[Block]], wave_blocks: int) -> list[_Part]:
-    """The receipts' keys of each wave, of whole rows of blocks. Outputs go along with one another: each wave takes the same share of the rows of each."""
+def _parts(outputs: Sequence[da.Array], skip: Sequence[Collection[Block]], wave_blocks: int) -> Iterator[_Part]:
+    """The receipts' keys of each wave, of whole rows of blocks; those of a million blocks at once would take 250 MB.
+
+    Outputs go along with one another: each wave takes the same share of the rows of each.
+    """
     total = sum(output.npartitions for output in outputs)
     count = min(-(-total // wave_blocks), max(output.numblocks[1] for output in outputs))
-    parts: list[_Part] = [{} for _ in range(count)]
-    for number, output in enumerate(outputs):
-        bands, rows, cols = output.numblocks
-        for part, (first, last) in zip(
-            parts, itertools.pairwise(share * rows // count for share in range(count + 1)), strict=True
-        ):
-            for block in itertools.product(range(bands), range(first, last), range(cols)):
+    for share in range(count):
+        part: _Part = {}
+        for number, output in enumerate(outputs):
+            bands, rows, cols = output.numblocks
+            of_share = range(share * rows // count, (share + 1) * rows // count)
+            for block in itertools.product(range(bands), of_share, range(cols)):
                 if block not in skip[number]:
                     part[output.name, *block] = number, block
-    return [part for part in parts if part]
+        if part:
+            yield part
 
 
 def _share(graph: HighLevelGraph, one: _Part, other: _Part) -> bool:
@@ -97,13 +104,14 @@ def _share(graph: HighLevelGraph, one: _Part, other: _Part) -> bool:
     return not first.isdisjoint(second)
 
 
-def _sharing(merged: HighLevelGraph, parts: Sequence[_Part]) -> Iterator[Wave]:
+def _sharing(merged: HighLevelGraph, parts: Iterable[_Part], ending: str) -> Iterator[Wave]:
     """Waves that pass on what they have in common."""
-    graphs = (convert_legacy_graph(ensure_dict(merged.cull(set(part)))) for part in parts)
-    graph = next(graphs)
+    graph: dict[Key, Any] | None = None
     known: set[Key] = set()
-    for number, part in enumerate(parts):
-        following: dict[Key, Any] = next(graphs, {}) if number + 1 < len(parts) else {}
+    for part, next_part in itertools.pairwise(itertools.chain(parts, [None])):
+        assert part is not None
+        graph = _graph_of(merged, part) if graph is None else graph
+        following = {} if next_part is None else _graph_of(merged, next_part)
         kept = {
             name
             for key, task in following.items()
@@ -116,13 +124,17 @@ def _sharing(merged: HighLevelGraph, parts: Sequence[_Part]) -> Iterator[Wave]:
         fused = fuse_linear_task_spec(
             {**needed, **{key: DataNode(key, None) for key in known}}, keys={*part, *kept, *known}
         )
-        renamed, names = row_by_row({key: task for key, task in fused.items() if key not in known}, known)
+        renamed, names = row_by_row({key: task for key, task in fused.items() if key not in known}, ending, known)
         yield Wave(
             graph=renamed,
             targets={names[key]: target for key, target in part.items()},
-            kept=frozenset(_name(key) for key in kept),
+            kept=frozenset(_name(key, ending) for key in kept),
         )
         graph, known = following, kept
+
+
+def _graph_of(merged: HighLevelGraph, part: _Part) -> dict[Key, Any]:
+    return convert_legacy_graph(ensure_dict(merged.cull(set(part))))
 
 
 def optimised(graph: HighLevelGraph, keys: Sequence[Key]) -> dict[Key, Any]:
@@ -145,7 +157,9 @@ def _needed(graph: dict[Key, Any], targets: Sequence[Key], known: set[Key]) -> d
     return needed
 
 
-def row_by_row(graph: dict[Key, Any], known: Collection[Key] = frozenset()) -> tuple[dict[str, Any], dict[Key, str]]:
+def row_by_row(
+    graph: dict[Key, Any], ending: str, known: Collection[Key] = frozenset()
+) -> tuple[dict[str, Any], dict[Key, str]]:
     """The same graph with keys whose order as text is the blocks' row-major order, and the new name of each key.
 
     dask runs tasks that are alike in the order of their keys as text, where block 10 comes before block 9. Blocks far apart would
@@ -155,16 +169,18 @@ def row_by_row(graph: dict[Key, Any], known: Collection[Key] = frozenset()) -> t
     ----------
     graph
         Tasks by key.
+    ending
+        Of the new names, the run's own. Two runs of one array on one cluster have tasks of their own, though what they read goes by one name: each
+        tells its news to its own run. A cluster would take one for the other.
     known
         Keys that are not in the graph, but will be given under their new names. Whatever else tasks depend on that is not there keeps its name:
         it is persisted on a cluster, which knows it by that.
     """
-    names = {key: _name(key) for key in graph}
-    renaming = {**{key: _name(key) for key in known}, **names}
+    names = {key: _name(key, ending) for key in graph}
+    renaming = {**{key: _name(key, ending) for key in known}, **names}
     return {names[key]: task.substitute(renaming, key=names[key]) for key, task in graph.items()}, names
 
 
-def _name(key: Key) -> str:
-    if isinstance(key, tuple):
-        return "-".join(f"{part:07d}" if isinstance(part, int) else str(part) for part in key)
-    return str(key)
+def _name(key: Key, ending: str) -> str:
+    parts = key if isinstance(key, tuple) else (key,)
+    return "-".join([*(f"{part:07d}" if isinstance(part, int) else str(part) for part in parts), ending])

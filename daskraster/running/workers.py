@@ -50,8 +50,8 @@ def workers() -> Workers:
     count = _configured_count()
     if get is dask.local.get_sync:
         count = 1
-    threads = count if get in (None, dask.threaded.get) else 1
-    processes = 1 if get in (None, dask.threaded.get, dask.local.get_sync) else count
+    threads = count if get is dask.threaded.get else 1
+    processes = 1 if get in (dask.threaded.get, dask.local.get_sync) else count
     present = _process_nbytes()
     allowed = _allowed_nbytes(present)
     return Workers(
