@@ -13,6 +13,7 @@ GROUND = {
     "grid",
     "metadata",
     "labels",
+    "pixeltypes",
     "options",
     "files",
     "positioned",

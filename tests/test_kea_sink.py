@@ -21,7 +21,8 @@ from daskraster.formats.kea_sink import kea_sink
 from daskraster.formats.kea_source import describe
 from daskraster.grid import Window
 from daskraster.lazy.arrays import as_raster, metadata_of
-from daskraster.options import PIXEL_TYPES, WriteOptions
+from daskraster.options import WriteOptions
+from daskraster.pixeltypes import PIXEL_TYPES
 from tests.conftest import pixels
 from tests.kea_files import REFERENCES, reference, structure
 

@@ -31,7 +31,8 @@ from daskraster.lazy.expression_sources import expression_view
 from daskraster.lazy.neighbourhood import check_same_grid
 from daskraster.lazy.sources import source_array
 from daskraster.metadata import BandMetadata, Number, RasterMetadata
-from daskraster.options import INHERIT, Inherit, check_nodata, pixel_type
+from daskraster.options import INHERIT, Inherit
+from daskraster.pixeltypes import check_nodata, pixel_type
 from daskraster.timing import stage
 
 

@@ -39,7 +39,7 @@ from daskraster.lazy.arrays import as_raster, new_array
 from daskraster.lazy.headers import absolute, read_headers
 from daskraster.lazy.sources import BlockWindows, SourceView, auto_chunks, source_array, starts
 from daskraster.metadata import Number, RasterMetadata
-from daskraster.options import check_nodata
+from daskraster.pixeltypes import check_nodata
 from daskraster.timing import stage
 
 # Half of what a file's block holds: it is merged from members that are in memory beside it. 8 MiB: 20 MB more with two threads, no faster.

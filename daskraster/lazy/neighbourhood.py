@@ -43,7 +43,7 @@ from daskraster.lazy.functions import DueOutput, Fill, FunctionStep, Nodata, Pic
 from daskraster.lazy.schedulers import scheduler_in_use
 from daskraster.lazy.sources import BlockWindows, ChunksYX, source_array
 from daskraster.metadata import DERIVED_TAG_PREFIXES, Number
-from daskraster.options import PIXEL_TYPES, check_nodata
+from daskraster.pixeltypes import PIXEL_TYPES, check_nodata
 
 BOUNDARIES = ("none", "nearest", "reflect", "nodata", "source")
 

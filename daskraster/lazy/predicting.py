@@ -22,7 +22,7 @@ from daskraster.lazy.models import ModelFile, check_features, classes_of, featur
 from daskraster.lazy.schedulers import scheduler_in_use
 from daskraster.lazy.sources import BlockWindows
 from daskraster.metadata import Number
-from daskraster.options import check_nodata, pixel_type
+from daskraster.pixeltypes import check_nodata, pixel_type
 from daskraster.timing import stage
 
 # Blocks read in search of one valid pixel, where the model must be tried to learn what it returns.

@@ -31,7 +31,8 @@ from daskraster.lazy.arrays import Raster, encoded_nodata, metadata_of
 from daskraster.lazy.neighbourhood import exchange
 from daskraster.lazy.sources import ChunksYX, auto_chunks, source_array, sources_in, starts
 from daskraster.metadata import BandMetadata, Number, RasterMetadata
-from daskraster.options import Inherit, WriteOptions, check_nodata, pixel_type
+from daskraster.options import Inherit, WriteOptions
+from daskraster.pixeltypes import check_nodata, pixel_type
 from daskraster.running.facts import options_in_words
 from daskraster.running.failures import Place
 from daskraster.running.provenance import provenance_tags, without_date
