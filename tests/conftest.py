@@ -157,10 +157,11 @@ def blind_cluster() -> Iterator[Any]:
     with (
         warnings.catch_warnings(),
         distributed.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0", memory_limit=None) as local,
-        distributed.Client(local) as client,
     ):
         warnings.simplefilter("ignore")
-        client.register_worker_callbacks(_blindfold)
+        # Closed again: no test of the module is to run on it unless it says so.
+        with distributed.Client(local) as client:
+            client.register_worker_callbacks(_blindfold)
         yield local
 
 

@@ -150,7 +150,8 @@ def kills(base: Path, kind: str, count: int, rng: random.Random, address: str | 
             "kind": kind,
             "in the middle": done is None and 0 < finished < again["blocks"],
             "old target kept": kept,
-            "resumed": again["resumed"] == finished,
+            # A kill between the renaming and the removal of the journal leaves nothing to go on with, and a journal that tells of it.
+            "resumed": again["resumed"] == (0 if published else finished),
             "same file": in_child(lambda target=target: repr(contents(target)), answer) == due_contents,
             "same statistics": again["statistics"] == due["statistics"],
             "left": sorted(path.name for path in base.glob(f".{target.name}.*")),

@@ -20,6 +20,7 @@ import daskraster as dr
 from daskraster.running import batch, patience
 from daskraster.running.queues import SYSTEMS
 from tests.fakepbs import FakePbs
+from tests.killing import finished_blocks
 
 ROOT = Path(__file__).parents[1]
 VALUES = pixels((1, 640, 640))
@@ -67,9 +68,8 @@ def write_while(client: Any, result: Any, target: Path, happens: Callable[[], No
 
     thread = threading.Thread(target=write)
     thread.start()
-    while thread.is_alive() and not any(path.stat().st_size for path in target.parent.glob(".*.part.journal")):
+    while thread.is_alive() and not finished_blocks(target.parent, target.name):  # the journal is written every second
         time.sleep(0.02)
-    time.sleep(1.5)  # the journal is written every second
     happens()
     thread.join(90)
     assert outcome, "the run did not end"

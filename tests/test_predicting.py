@@ -217,7 +217,7 @@ def test_refused(image: xr.DataArray, tmp_path: Path) -> None:
     cases: list[tuple[Any, dict[str, Any], str]] = [
         (object(), {}, r"the model is a object without \.predict"),
         (Line(), {"proba": True}, r"the model is a Line without \.predict_proba"),
-        ("gone.pkl", {}, r"model='gone\.pkl': there is no such file"),
+        ("gone.pkl", {}, r"model='gone\.pkl': there is no file gone"),
         (tmp_path / "text.pkl", {}, "cannot be loaded as a joblib or pickle file"),
         (Threshold(("water", "wood")), {}, "the model's classes are .*pixels are numbers"),
         (Threshold((2, 300)), {"dtype": "uint8"}, "dtype='uint8' cannot hold the model's classes, 2 to 300"),
