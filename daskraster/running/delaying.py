@@ -28,6 +28,7 @@ from daskraster.posting import leave_greeting
 from daskraster.running.engines import stop_writers
 from daskraster.running.facts import facts_of_later
 from daskraster.running.finishing import finish, reports
+from daskraster.running.flattening import Flattening, Travel
 from daskraster.running.gathering import Gathering
 from daskraster.running.outputs import Output, receipts
 from daskraster.running.pyramid import Pyramid
@@ -79,8 +80,9 @@ def delayed_run(outputs: Sequence[Output], *, single: bool) -> Delayed:
     first_keys = [first.key for first in started]
     # The starts among what is wanted: dask would fuse one with a single block that follows on it.
     wanted = [*first_keys, *[key for of_array in keys for key in of_array]]
-    graph = optimised(merged, wanted)
-    guarded = {key: _guard(task, first_keys) if key not in first_keys else task for key, task in graph.items()}
+    graph, recipes = Flattening(travel=Travel.ONCE).flattened(optimised(merged, wanted))
+    unguarded = recipes.union(first_keys)
+    guarded = {key: task if key in unguarded else _guard(task, first_keys) for key, task in graph.items()}
     renamed, names = row_by_row(guarded, token)
     renamed |= _persisted(merged, renamed)
     starts = [names[key] for key in first_keys]
