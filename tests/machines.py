@@ -107,10 +107,11 @@ def machine(
     hidden: Sequence[Path] = (),
     seen: Sequence[Path] = (),
     network: Network | None = None,
+    scheduler: str | None = None,
 ) -> Iterator[None]:
     """A worker with a host name, process numbers and a work folder of its own, and an address of its own in a ``network``.
 
-    ``hidden`` folders are empty disks of its own there, but for those ``seen``, which are shared nevertheless.
+    It finds the scheduler at ``scheduler``, by default where the client found it. ``hidden`` folders are empty disks of its own there, but for those ``seen``, which are shared nevertheless.
     """
     command = unshare("--mount", "--uts", "--pid", "--fork", "--kill-child")
     home = folder / name
@@ -123,7 +124,7 @@ def machine(
             "HOME": str(home),
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
         }
-        script = _script(client.scheduler.address, home, address, hidden, seen)
+        script = _script(scheduler or client.scheduler.address, home, address, hidden, seen)
         process = subprocess.Popen([*inside, *command, "sh", "-c", script], env=environment, stdout=log, stderr=log)
         try:
             client.wait_for_workers(before + 1, timeout=30)

@@ -131,20 +131,6 @@ def test_jobs_that_wait_are_waited_for(
     assert [record for record in caplog.records if "the run waits. PBS says: job 18: Q" in record.getMessage()]
 
 
-def test_jobs_that_are_held_are_not(pbs: FakePbs, short: None, result: Any, tmp_path: Path) -> None:
-    target = folder_of(tmp_path)
-
-    def holds() -> None:
-        pbs.hold("H")
-        pbs.kill(17)
-
-    with one_job() as client:
-        raised = write_while(client, result, target, holds)
-        pbs.start_waiting()
-    assert isinstance(raised, dr.ClusterError)
-    assert "none is coming: PBS says: job 18: H" in str(raised)
-
-
 def test_workers_of_any_cluster_that_have_all_gone(short: None, result: Any, tmp_path: Path) -> None:
     target = folder_of(tmp_path)
     with (

@@ -24,7 +24,8 @@ import daskraster as dr
 from daskraster.grid import Window, split_axis
 from daskraster.lazy.sources import SourceView, source_array
 from daskraster.running import recipes
-from daskraster.running.recipes import Recipe, flattened, forget_recipes
+from daskraster.running.flattening import Flattening
+from daskraster.running.recipes import Recipe, forget_recipes
 from daskraster.running.waves import optimised, row_by_row, waves
 from tests.conftest import MakeRaster, pixels, read
 from tests.test_waves import Nothing, largest, values_of_blocks
@@ -35,6 +36,10 @@ def graph_of(array: da.Array) -> tuple[dict[str, Any], list[str]]:
     keys = list(dask.core.flatten(array.__dask_keys__()))
     graph, names = row_by_row(optimised(array.dask, keys), "end")
     return graph, [names[key] for key in keys]
+
+
+def flattened(graph: dict[str, Any], run: str = "") -> dict[str, Any]:
+    return Flattening(run).flattened(graph)[0]
 
 
 def numbered(block: NDArray[Any], block_id: tuple[int, ...] = ()) -> NDArray[Any]:

@@ -293,6 +293,22 @@ def test_a_run_that_nobody_leads_is_refused_there(empty_cluster: Any, make_raste
         assert sorted(map(len, empty_cluster.run(os.listdir, str(folder)).values())) == [0, 0]
 
 
+def test_a_worker_that_joins_a_run_that_nobody_leads(
+    blind_cluster: Any, make_raster: MakeRaster, tmp_path: Path
+) -> None:
+    """The first task has asked those that were there; these take the folder for another one only later."""
+    from distributed import Client
+
+    image = dr.open_raster(make_raster(pixels((1, 100, 100))), chunks=64)
+    later = dr.write_raster(image, tmp_path / "out.tif", compute=False, progress=False)
+    with (
+        Client(blind_cluster),
+        pytest.raises(dr.RasterWriteError, match=r"joined when the run had begun.* compute=True"),
+    ):
+        later.compute()
+    assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]
+
+
 def test_a_blind_machine_that_joins_in_the_middle(empty_cluster: Any, make_raster: MakeRaster, tmp_path: Path) -> None:
     import threading
 

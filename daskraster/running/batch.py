@@ -21,6 +21,7 @@ from daskraster.errors import ClusterError
 from daskraster.running.owning import client_class
 from daskraster.running.queues import SYSTEMS, BatchSystem, job_class
 from daskraster.running.sizing import THREAD_NBYTES, Lifetime, WorkerShape, format_walltime, parse_walltime
+from daskraster.running.warming import preloads
 from daskraster.running.watching import Watchdog, submit, wait_for_workers
 from daskraster.running.wishes import ClusterWishes, parse_memory
 
@@ -126,7 +127,7 @@ def _settings(base: Any, system: BatchSystem, wishes: ClusterWishes, job: _Job, 
         "local_directory": NODE_SCRATCH if wishes.local_directory is None else shlex.quote(wishes.local_directory),
         "log_directory": str(logs),
         "scheduler_options": {"dashboard_address": wishes.dashboard_address, **options.pop("scheduler_options", {})},
-        "worker_extra_args": [*arguments, *options.pop("worker_extra_args", [])],
+        "worker_extra_args": [*arguments, *_preload_arguments(), *options.pop("worker_extra_args", [])],
         "job_script_prologue": [*exports, *options.pop("job_script_prologue", [])],
     }
     if system is SYSTEMS["slurm"]:
@@ -134,6 +135,10 @@ def _settings(base: Any, system: BatchSystem, wishes: ClusterWishes, job: _Job, 
     else:
         settings["resource_spec"] = f"select=1:ncpus={shape.cores}:mem={megabytes}MB"
     return {**settings, **options}
+
+
+def _preload_arguments() -> list[str]:
+    return [word for text in preloads({})["preload"] for word in ("--preload", shlex.quote(text))]
 
 
 def _jobqueue() -> Any:

@@ -21,6 +21,7 @@ from daskraster.running import allocator
 from daskraster.running.batch import start_batch
 from daskraster.running.owning import client_class
 from daskraster.running.sizing import WorkerShape
+from daskraster.running.warming import preloads
 from daskraster.running.wishes import ClusterWishes
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def _start_local(wishes: ClusterWishes) -> Any:
     }
     _check_not_imported()
     try:
-        cluster = distributed.LocalCluster(**{**settings, **wishes.options})
+        cluster = distributed.LocalCluster(**{**settings, **wishes.options, **preloads(wishes.options)})
     except RuntimeError as error:
         raise ClusterError(f"the workers did not start: {error}; {GUARD}") from error
     try:

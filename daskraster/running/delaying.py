@@ -6,6 +6,7 @@ that raises removes the partial files on its way out, wherever it runs.
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
 import uuid
@@ -24,10 +25,12 @@ from daskraster.errors import RasterWriteError
 from daskraster.files import PartialFile
 from daskraster.formats.protocols import Receipt, Sink
 from daskraster.metadata import RasterMetadata
+from daskraster.positioned import Buffer
 from daskraster.posting import leave_greeting
 from daskraster.running.engines import stop_writers
 from daskraster.running.facts import facts_of_later
 from daskraster.running.finishing import finish, reports
+from daskraster.running.flattening import Flattening, Travel
 from daskraster.running.gathering import Gathering
 from daskraster.running.outputs import Output, receipts
 from daskraster.running.pyramid import Pyramid
@@ -79,8 +82,9 @@ def delayed_run(outputs: Sequence[Output], *, single: bool) -> Delayed:
     first_keys = [first.key for first in started]
     # The starts among what is wanted: dask would fuse one with a single block that follows on it.
     wanted = [*first_keys, *[key for of_array in keys for key in of_array]]
-    graph = optimised(merged, wanted)
-    guarded = {key: _guard(task, first_keys) if key not in first_keys else task for key, task in graph.items()}
+    graph, recipes = Flattening(travel=Travel.ONCE).flattened(optimised(merged, wanted))
+    unguarded = recipes.union(first_keys)
+    guarded = {key: task if key in unguarded else _guard(task, first_keys) for key, task in graph.items()}
     renamed, names = row_by_row(guarded, token)
     renamed |= _persisted(merged, renamed)
     starts = [names[key] for key in first_keys]
@@ -169,10 +173,36 @@ def _start(sink: Sink) -> _Started:
     try:
         if client is not None and started.partial is not None:
             _check_shared(started.partial, client)
+            started = started.posting(NobodyLeads(started.partial.target))
     except BaseException:
         started.discard()
         raise
     return _Started(started, at)
+
+
+@dataclass(frozen=True, slots=True)
+class NobodyLeads:
+    """What a worker that joined late and does not see the folder meets in place of a leading process; see `daskraster.posting.Post`."""
+
+    target: Path
+
+    def sees(self, path: Path) -> bool | None:
+        """Nobody can be asked."""
+        return None
+
+    def deliver(self, path: Path, parts: Sequence[Buffer], *, reserved: bool) -> list[int]:
+        """Refuse.
+
+        Raises
+        ------
+        RasterWriteError
+            Always.
+        """
+        raise RasterWriteError(
+            f"cannot write {self.target} with compute=False: this worker on {socket.gethostname()}, which joined when the run had begun, does not share its "
+            "folder with the worker that it began on, and nobody leads such a run to whom its blocks could travel; write to a folder that all machines see, "
+            "or with compute=True"
+        )
 
 
 def _check_shared(partial: PartialFile, client: Any) -> None:

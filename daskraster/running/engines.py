@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import sys
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -29,9 +30,10 @@ from daskraster.formats import choosing
 from daskraster.formats.protocols import Receipt
 from daskraster.lazy.schedulers import scheduler_in_use
 from daskraster.running.failures import Retrying, Trying, check_sendable, of_worker
+from daskraster.running.flattening import Flattening, Travel
 from daskraster.running.news import Listening, take
 from daskraster.running.patience import Patience
-from daskraster.running.recipes import flattened, forget_recipes
+from daskraster.running.recipes import forget_recipes
 from daskraster.running.waves import Block, Wave, waves
 from daskraster.running.workers import active_client
 
@@ -39,6 +41,8 @@ from daskraster.running.workers import active_client
 # take some MB.
 FETCHED_AT_ONCE = 32
 FETCHING_SECONDS = 60.0  # before it is looked whether there are workers at all
+# What is large in a graph is in it once, and goes to the scheduler once a run: what dask advises.
+UNWARNED = {"distributed.admin.large-graph-warning-threshold": 1 << 60}
 UNDER_WAY = ("lost", "pending")  # how a cluster calls a task whose result went with its worker
 type OnReceipt = Callable[[int, Receipt], None]
 """Called in the leading process with the number of the output and the receipt."""
@@ -86,7 +90,8 @@ def run(
     if uses_other_processes():
         parts = _sendable(parts)
     name = uuid.uuid4().hex
-    parts = (replace(wave, graph=flattened(wave.graph, name)) for wave in parts)
+    flattening = Flattening(name, _travel(client))
+    parts = (_flat(wave, flattening) for wave in parts)
     if listening is not None:
         wrap = listening.wrapped
         parts = (replace(wave, graph=wrap(wave.graph, wave.targets)) for wave in parts)
@@ -95,6 +100,21 @@ def run(
         _run_waves(client, parts, on_receipt, trying)
     finally:
         _leave_workers(client, name, listening)
+        flattening.close()
+
+
+def _travel(client: Any) -> Travel:
+    """How what blocks share gets to them on the engine in use."""
+    if client is not None:
+        return Travel.LARGE_ONCE
+    multiprocessing = sys.modules.get("dask.multiprocessing")
+    in_use = multiprocessing is not None and scheduler_in_use() is multiprocessing.get
+    return Travel.LARGE_IN_FILES if in_use else Travel.WITH_EACH
+
+
+def _flat(wave: Wave, flattening: Flattening) -> Wave:
+    graph, shared = flattening.flattened(wave.graph)
+    return replace(wave, graph=graph, shared=shared)
 
 
 def _leave_workers(client: Any, name: str, listening: Listening | None) -> None:
@@ -217,16 +237,18 @@ def _run_on_cluster(client: Any, run_waves: Iterator[Wave], on_receipt: OnReceip
     finished = as_completed(raise_errors=False)
     under_way: dict[str, tuple[tuple[int, Block], Any]] = {}
     kept: dict[str, Any] = {}
+    shared: dict[str, Any] = {}
     try:
         for wave in itertools.chain(run_waves, [None]):
             enough = 0
             if wave is not None:
-                futures = client.get(
-                    _Graph(wave.graph), [*wave.targets, *sorted(wave.kept)], sync=False, retries=trying.retries
-                )
+                wanted = [*wave.shared, *wave.targets, *sorted(wave.kept)]
+                with dask.config.set(UNWARNED):
+                    futures = client.get(_Graph(wave.graph), wanted, sync=False, retries=trying.retries)
                 # What the wave before has kept is held until this one's tasks, which need it, are known to the scheduler.
                 held = kept | {future.key: future for future in futures}
                 kept = {key: held[key] for key in wave.kept}
+                shared |= {key: held[key] for key in wave.shared}
                 under_way |= {key: (target, held[key]) for key, target in wave.targets.items()}
                 finished.update([held[key] for key in wave.targets])
                 enough = len(wave.targets) // 2
@@ -242,7 +264,7 @@ def _run_on_cluster(client: Any, run_waves: Iterator[Wave], on_receipt: OnReceip
                     future.release()
     except BaseException:
         if client.status == "running":  # else there is nothing left to cancel, and what happened is to be heard
-            client.cancel([*kept.values(), *(future for _, future in under_way.values())])
+            client.cancel([*shared.values(), *kept.values(), *(future for _, future in under_way.values())])
         raise
 
 

@@ -1,33 +1,45 @@
-"""A block's task made flat: what all blocks have in common once, and a fixed order of steps.
+"""What a block's task does, made flat: what all blocks have in common once, and a fixed order of steps.
 
 dask fuses reading, computing and writing into a task that holds a small graph, and finds the order of its steps anew each time it runs (0.1 ms). Around it
 stand the things it works with: the sink, the function, the sizes of all chunks, the same for every block, and pickled and unpickled with each
-(3.6 KB and 0.2 ms; twice that at 1000 x 1000 blocks). Here the order is found once, and what is the same for all becomes a `Recipe`: a callable that is pickled once, compressed,
-travels with each task as bytes that nobody looks into, and is unpickled by the first task that runs in a process. A task is then ::
+(3.6 KB and 0.2 ms; twice that at 1000 x 1000 blocks). Here the order is found once, and what is the same for all becomes a `Recipe`: a callable that is pickled once and
+unpickled by the first task that runs in a process. A task is then ::
 
-    Task(key, recipe, (0, 3, 7))            read, compute and write block (0, 3, 7)
+    Task(key, recipe, (0, 3, 7))                            read, compute and write block (0, 3, 7)
 
-A process that joins late, or takes the place of a dead one, needs nothing but its tasks. Steps, their arguments and their results are those of dask's
-own task; whatever is no fused task stays as it is.
+A small recipe travels with each task as compressed bytes that nobody looks into, so a process that joins late, or takes the place of a dead one, needs nothing
+but its tasks. One that holds a model or a table of hundreds of megabytes is a task of its own on a cluster, which blocks depend on::
+
+    Task(recipe.name, _same, recipe)
+    Task(key, call, TaskRef(recipe.name), (0, 3, 7))
+
+It goes to the scheduler once, to one worker from there, to the others from worker to worker, and if all of these die the scheduler has it still. dask's scheduler of processes
+has no place to keep anything: there it waits in a file for the time of the run. Which tasks become what is decided in `daskraster.running.flattening`.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import mmap
+import pickle
 import threading
-import uuid
 import zlib
-from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from dask._task_spec import DataNode, GraphNode, Task, _execute_subgraph
-from dask.order import order
+from dask._task_spec import GraphNode
+from dask.sizeof import sizeof
 from dask.tokenize import normalize_token
 
-COMPRESSED_NBYTES = 1 << 20
-"""Compressing takes 10 ms up to here, and chunk sizes all but vanish; what is larger is a model or a table, which takes seconds."""
+from daskraster.errors import WorkerError
+
+LARGE_NBYTES = 1 << 20
+"""From here on a recipe travels once. Up to here compressing takes 10 ms, and chunk sizes all but vanish; a model would take seconds."""
 KEPT = 32
 """Recipes that a process keeps unpickled: one for each kind of task of some waves."""
 
@@ -58,13 +70,116 @@ class Program:
         return known[self.out]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Packed:
+    """A program as bytes."""
+
+    content: Any
+    """Pickled; compressed where it is small."""
+    buffers: tuple[Any, ...] = ()
+    """Of large arrays, beside it: they are not copied, neither here nor where they arrive."""
+    compressed: bool = False
+
+    @classmethod
+    def of(cls, program: Program) -> Packed:
+        """Pickle a program."""
+        import cloudpickle  # noqa: PLC0415 - comes with dask
+
+        buffers: list[pickle.PickleBuffer] = []
+        content = cloudpickle.dumps(program, protocol=5, buffer_callback=buffers.append)
+        if len(content) + sum(buffer.raw().nbytes for buffer in buffers) >= LARGE_NBYTES:
+            return cls(content, tuple(buffer.raw() for buffer in buffers))
+        return cls(zlib.compress(cloudpickle.dumps(program), 6), compressed=True)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all of it."""
+        return sum(memoryview(part).nbytes for part in self.parts)
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """One after the other."""
+        return (self.content, *self.buffers)
+
+    @property
+    def digest(self) -> str:
+        """Of the bytes; 0.1 s for 100 MB."""
+        summing = hashlib.blake2b(digest_size=16)
+        for part in self.parts:
+            summing.update(part)
+        return summing.hexdigest()
+
+    def program(self) -> Program:
+        """Unpickle it."""
+        content = zlib.decompress(self.content) if self.compressed else self.content
+        program: Program = pickle.loads(content, buffers=self.buffers)
+        return program
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """With large parts beside the pickle, where that can be."""
+        parts = self.parts
+        if not self.compressed and protocol >= 5:
+            parts = tuple(pickle.PickleBuffer(part) for part in parts)
+        elif self.buffers:
+            parts = (self.content, *(bytearray(part) for part in self.buffers))
+        return _packed, (self.compressed, *parts)
+
+
+def _packed(compressed: bool, content: Any, *buffers: Any) -> Packed:
+    return Packed(content, buffers, compressed=compressed)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InFile:
+    """A program as bytes in a file that processes of this machine and user read."""
+
+    path: Path
+    lengths: tuple[int, ...]
+    digest: str
+
+    @classmethod
+    def of(cls, packed: Packed, path: Path) -> InFile:
+        """Write it to a new file."""
+        with path.open("xb") as file:
+            for part in packed.parts:
+                file.write(part)
+        return cls(path, tuple(memoryview(part).nbytes for part in packed.parts), packed.digest)
+
+    def program(self) -> Program:
+        """Unpickle it, if it is what was written.
+
+        Raises
+        ------
+        WorkerError
+            The file is not there, or is another one.
+        """
+        try:
+            with self.path.open("rb") as file:
+                # Pages of the file, which all processes have in common, until somebody writes to one.
+                content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        except (OSError, ValueError) as error:
+            raise WorkerError(f"what all blocks share cannot be read from {self.path}: {error}") from error
+        parts, begin = [], 0
+        for length in self.lengths:
+            parts.append(content[begin : begin + length])
+            begin += length
+        packed = Packed(parts[0], tuple(parts[1:]))
+        if begin != content.nbytes or not hmac.compare_digest(packed.digest, self.digest):
+            raise WorkerError(f"{self.path} holds something else than what all blocks share: it is not read")
+        return packed.program()
+
+
 class Recipe:
     """A `Program` that many tasks share; unpickled when it is first called in a process. Safe in threads."""
 
-    __slots__ = ("__weakref__", "_lock", "_packed", "_program", "token")
+    __slots__ = ("__weakref__", "_lock", "_packed", "_program", "placed", "token")
 
-    def __init__(self, token: str, program: Program | None, packed: bytes | None = None) -> None:
+    def __init__(
+        self, token: str, program: Program | None, packed: Packed | InFile | None = None, *, placed: bool = False
+    ) -> None:
         self.token = token
+        self.placed = placed
+        """Whether it is a task of its own: then it is there as long as the task's result."""
         self._program = program
         self._packed = packed
         self._lock = threading.Lock()
@@ -76,45 +191,64 @@ class Recipe:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """As bytes, made once."""
-        return _known_recipe, (self.token, self._pack())
+        return _known_recipe, (self.token, self.packed(), self.placed)
 
-    def _pack(self) -> bytes:
-        import cloudpickle  # noqa: PLC0415 - comes with dask
-
+    def packed(self) -> Packed | InFile:
+        """The bytes, made once."""
         with self._lock:
             if self._packed is None:
-                content = cloudpickle.dumps(self._program)
-                small = len(content) < COMPRESSED_NBYTES
-                self._packed = b"z" + zlib.compress(content, 6) if small else b" " + content
+                assert self._program is not None
+                self._packed = Packed.of(self._program)
             return self._packed
 
-    def _unpacked(self) -> Program:
-        import cloudpickle  # noqa: PLC0415 - as above
+    def place(self, name: str) -> None:
+        """Make it one that is a task of its own, and known by that name in this process, whose scheduler then needs no copy."""
+        self.token, self.placed = name, True
+        with _lock:
+            _known[name] = self
 
+    def wait_in(self, path: Path) -> None:
+        """From now on it travels as the name of a file, new, with its bytes."""
+        packed = self.packed()
+        assert isinstance(packed, Packed)
+        self._packed = InFile.of(packed, path)
+
+    @property
+    def nbytes(self) -> int:
+        """Of what travels, as far as it has been made."""
+        return self._packed.nbytes if isinstance(self._packed, Packed) else 0
+
+    def _unpacked(self) -> Program:
         with self._lock:
             if self._program is None:
                 assert self._packed is not None
-                content = memoryview(self._packed)[1:]
-                program: Program = cloudpickle.loads(zlib.decompress(content) if self._packed[:1] == b"z" else content)
-                self._program = program
+                self._program = self._packed.program()
             program = self._program
-        _keep(self)
+        if not self.placed:
+            _keep(self)
         return program
 
 
 normalize_token.register(Recipe, lambda recipe: ("daskraster-recipe", recipe.token))
+sizeof.register(Recipe, lambda recipe: 1000 + recipe.nbytes)
+
+
+def call(recipe: Recipe, *values: Any) -> Any:
+    """Run a recipe that is another task's result."""
+    return recipe(*values)
+
 
 _lock = threading.Lock()
 _known: WeakValueDictionary[str, Recipe] = WeakValueDictionary()
 _kept: OrderedDict[str, Recipe] = OrderedDict()
 
 
-def _known_recipe(token: str, packed: bytes) -> Recipe:
+def _known_recipe(token: str, packed: Packed | InFile, placed: bool) -> Recipe:
     """The recipe of this process, which may be unpickled already."""
     with _lock:
         recipe = _known.get(token)
         if recipe is None:
-            recipe = _known[token] = Recipe(token, None, packed)
+            recipe = _known[token] = Recipe(token, None, packed, placed=placed)
         return recipe
 
 
@@ -127,112 +261,7 @@ def _keep(recipe: Recipe) -> None:
 
 
 def forget_recipes(run: str) -> None:
-    """Let go of what this process keeps of a run, which may be a model of hundreds of megabytes."""
+    """Let go of what this process keeps of a run."""
     with _lock:
         for token in [token for token in _kept if token.startswith(run)]:
             del _kept[token]
-
-
-def flattened(graph: Mapping[str, Any], run: str = "") -> dict[str, Any]:
-    """The graph with flat tasks in place of the fused ones.
-
-    Parameters
-    ----------
-    graph
-        Tasks by key, as dask's optimisation leaves them.
-    run
-        What `forget_recipes` will call the run.
-    """
-    flattening = _Flattening(graph.values(), run)
-    return {key: flattening.flat(task) for key, task in graph.items()}
-
-
-class _Flattening:
-    """Fused tasks of a graph by kind, and the recipe of each kind, made when it is first needed."""
-
-    def __init__(self, tasks: Iterable[Any], run: str) -> None:
-        self._run = run
-        self._alike: dict[Any, list[Task]] = defaultdict(list)
-        self._made: dict[Any, tuple[Recipe | Program, tuple[int, ...]]] = {}
-        self._collect(tasks)
-
-    def _collect(self, tasks: Iterable[Any]) -> None:
-        """Sort fused tasks by kind, those inside of others too."""
-        for task in tasks:
-            if _is_fused(task):
-                kind = self._alike[_kind(task)]
-                kind.append(task)
-                if len(kind) == 1:
-                    self._collect(task.args[0].values())
-
-    def flat(self, task: Any) -> Any:
-        """A task that does the same; itself where it is not fused."""
-        if not _is_fused(task):
-            return task
-        kind = _kind(task)
-        if kind not in self._made:
-            self._made[kind] = self._recipe(self._alike[kind])
-        func, places = self._made[kind]
-        values = task.args[3:]
-        return Task(task.key, func, *[_bare(values[place]) for place in places], _data_producer=task.data_producer)
-
-    def _recipe(self, alike: Sequence[Task]) -> tuple[Recipe | Program, tuple[int, ...]]:
-        """What tasks of one kind do, and which of their values each brings along."""
-        inner, out, names = alike[0].args[:3]
-        columns = list(zip(*[task.args[3:] for task in alike], strict=True))
-        shared = {name: column[0].value for name, column in zip(names, columns, strict=True) if _is_same(column)}
-        places: dict[Any, list[int]] = defaultdict(list)
-        for place, column in enumerate(columns):
-            if names[place] not in shared:
-                places[_numbers(column) or place].append(place)
-        program = Program(
-            steps=_ordered({key: self.flat(node) for key, node in inner.items()}, out, names),
-            out=out,
-            shared=shared,
-            own=tuple(tuple(names[place] for place in equal) for equal in places.values()),
-        )
-        # A task without its like gains nothing from bytes made once.
-        func = program if len(alike) == 1 else Recipe(f"{self._run}{uuid.uuid4().hex}", program)
-        return func, tuple(equal[0] for equal in places.values())
-
-
-def _is_fused(task: Any) -> bool:
-    return type(task) is Task and task.func is _execute_subgraph and not task.kwargs
-
-
-def _kind(task: Task) -> Any:
-    """The same for tasks that do the same with different values: dask gives all blocks of a fused layer one graph."""
-    inner, out, names = task.args[:3]
-    return id(inner), out, names
-
-
-def _is_same(column: Sequence[Any]) -> bool:
-    """Whether a value is one object in all tasks."""
-    first = column[0]
-    return isinstance(first, DataNode) and all(
-        isinstance(value, DataNode) and value.value is first.value for value in column
-    )
-
-
-def _numbers(column: Sequence[Any]) -> tuple[tuple[int, ...], ...] | None:
-    """The values of all tasks where they are tuples of whole numbers, as the numbers of blocks are: each layer has them once more."""
-    values = tuple(value.value for value in column if isinstance(value, DataNode))
-    plain = len(values) == len(column) and all(
-        type(value) is tuple and all(type(part) is int for part in value) for value in values
-    )
-    return values if plain else None
-
-
-def _bare(value: Any) -> Any:
-    return value.value if isinstance(value, DataNode) else value
-
-
-def _ordered(inner: Mapping[_Key, GraphNode], out: _Key, names: Sequence[_Key]) -> Any:
-    """Steps in dask's order, each with what is needed no more after it."""
-    ranks = order({**inner, **{name: DataNode(name, None) for name in names}})
-    steps = sorted(inner.items(), key=lambda item: ranks[item[0]])
-    last = {name: key for key, node in steps for name in node.dependencies if name != out}
-    done: dict[_Key, list[_Key]] = defaultdict(list)
-    for name, key in last.items():
-        done[key].append(name)
-    return tuple((key, node, tuple(done[key])) for key, node in steps)

@@ -21,6 +21,7 @@ import asyncio
 import contextlib
 import functools
 import hmac
+import ipaddress
 import logging
 import secrets
 import time
@@ -53,6 +54,8 @@ class CommPost:
 
     address: str
     secret: str = field(repr=False)
+    beside_scheduler: bool = False
+    """Whether the leading process is on the scheduler's machine and listens to all networks: then workers find it where they find the scheduler."""
 
     def sees(self, path: Path) -> bool | None:
         """Whether the leading process sees a file; None where it cannot be asked."""
@@ -95,10 +98,20 @@ class CommPost:
                 time.sleep(0.2 * 5**attempt)
         raise AssertionError("the last try returns or raises")
 
+    def _found(self) -> str:
+        """The address as this worker reaches it: another network may call the scheduler's machine by another name."""
+        from distributed.comm.addressing import get_address_host  # noqa: PLC0415 - as below
+
+        worker = _worker_here()
+        if not self.beside_scheduler or worker is None:
+            return self.address
+        scheme, _, rest = self.address.partition("://")
+        return f"{scheme}://{_bracketed(get_address_host(worker.scheduler.address))}:{rest.rpartition(':')[2]}"
+
     async def _ask(self, request: dict[str, Any], content: Sequence[bytes], seconds: float) -> dict[str, Any]:
         from distributed.comm.core import connect  # noqa: PLC0415 - a second of import that only clusters need
 
-        comm = await connect(self.address, timeout=seconds, deserialize=False, **_connection_args())
+        comm = await connect(self._found(), timeout=seconds, deserialize=False, **_connection_args())
         try:
             await comm.write({"secret": self.secret, **request})
             answer: dict[str, Any] = await comm.read()
@@ -121,10 +134,25 @@ def _nobody_listens(error: BaseException | None) -> bool:
 
 def _connection_args() -> dict[str, Any]:
     """As this process's worker connects: with TLS where the cluster has it."""
+    worker = _worker_here()
+    return {} if worker is None else dict(worker.security.get_connection_args("worker"))
+
+
+def _worker_here() -> Any:
     from distributed import Worker  # noqa: PLC0415 - a second of import that only clusters need
 
-    worker = next(iter(Worker._instances), None)
-    return {} if worker is None else dict(worker.security.get_connection_args("worker"))
+    return next(iter(Worker._instances), None)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:  # a name
+        return host == "localhost"
 
 
 class PostOffice:
@@ -144,21 +172,24 @@ class PostOffice:
 
     def start(self) -> CommPost:
         """Begin to listen, where the scheduler can be reached from; the way here."""
-        address = self._client.sync(self._listen)
-        return CommPost(address=address, secret=self._secret)
+        address, everywhere = self._client.sync(self._listen)
+        return CommPost(address=address, secret=self._secret, beside_scheduler=everywhere)
 
-    async def _listen(self) -> str:
+    async def _listen(self) -> tuple[str, bool]:
         from distributed.comm.addressing import get_address_host  # noqa: PLC0415 - as above
         from distributed.comm.core import listen  # noqa: PLC0415 - as above
 
         self._slots = asyncio.Semaphore(SLOTS)
         scheme, _, _ = self._client.scheduler.address.partition("://")
         host = get_address_host(self._client.scheduler_comm.comm.local_address)
-        host = f"[{host}]" if ":" in host else host
+        # A client that has found the scheduler on its own machine, where others find it too: they would not get to the address it came by.
+        known_as = get_address_host((await self._client.scheduler.identity(n_workers=0))["address"])
+        everywhere = _is_loopback(host) and not _is_loopback(known_as)
         arguments = self._client.security.get_listen_args("client")
-        self._listener = listen(f"{scheme}://{host}:0", self._serve, deserialize=False, **arguments)
+        place = "" if everywhere else _bracketed(host)
+        self._listener = listen(f"{scheme}://{place}:0", self._serve, deserialize=False, **arguments)
         await self._listener.start()
-        return str(self._listener.contact_address)
+        return str(self._listener.contact_address), everywhere
 
     def stop(self) -> None:
         """Let no one in any more; returns when what came in is written."""

@@ -45,6 +45,8 @@ class Wave:
     """The key of each receipt, the number of its output and its block."""
     kept: frozenset[str]
     """Results that the next wave needs too; their tasks are not in its graph."""
+    shared: frozenset[str] = frozenset()
+    """Results that all later waves may need; their tasks are not in their graphs either."""
 
 
 def waves(outputs: Sequence[da.Array], *, skip: Sequence[Collection[Block]] = ()) -> Iterator[Wave]:
