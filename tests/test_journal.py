@@ -131,7 +131,7 @@ def test_blocks_that_wait_for_room_go_on(tmp_path: Path, monkeypatch: pytest.Mon
     """The journal's thread is woken when there are many records, though it was not for each of them: no clock helps here."""
     monkeypatch.setattr(journals, "MAX_WAITING_NBYTES", 4 * len(pack_receipt(receipt())))
     monkeypatch.setattr(journals, "FLUSH_SECONDS", 600)
-    partial, journal = under_way(tmp_path)
+    _, journal = under_way(tmp_path)
     journal.follow(lambda: None)
 
     def add(column: int) -> None:

@@ -192,7 +192,7 @@ def _facts_of(path: str, files: tuple[str, ...]) -> tuple[tuple[int, int, int], 
     facts: list[tuple[int, int, int]] = []
     for part in files:
         try:
-            status = os.stat(part)
+            status = Path(part).stat()
         except FileNotFoundError as error:
             raise RasterReadError(f"{part} is gone; it was there when {path} was opened") from error
         facts.append((status.st_size, status.st_mtime_ns, status.st_ino))
