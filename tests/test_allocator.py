@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
 import sys
 from typing import Any
 
@@ -38,6 +39,39 @@ def resident(nbytes: int) -> int:
     del held
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
+
+
+TAUGHT = """
+import resource, sys, threading
+import numpy as np
+from daskraster.running.allocator import teach
+
+def work():
+    for number in range(60):
+        if number == 40:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        held = [np.ones(1 << 20, np.uint8) for _ in range(6)]
+        del held
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 20)
+
+if sys.argv[1] == "taught":
+    teach()
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+def test_small_arrays_of_threads_come_from_memory_that_is_there() -> None:
+    """Six arrays of 1 MB, given back together, again and again: 1536 pages."""
+    plain = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+
+    def faults_a_round(*, taught: bool) -> float:
+        command = [sys.executable, "-c", TAUGHT, "taught" if taught else "plain"]
+        return float(subprocess.run(command, env=plain, capture_output=True, text=True, check=True).stdout)
+
+    assert faults_a_round(taught=False) > 6 * PAGES / 2
+    assert faults_a_round(taught=True) < 6 * PAGES / 8
 
 
 def on(client: Any, function: Any, *arguments: Any) -> Any:

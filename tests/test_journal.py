@@ -127,6 +127,28 @@ def test_records_wait_for_the_disk(tmp_path: Path) -> None:
     journal.close(flush=True)
 
 
+def test_blocks_that_wait_for_room_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal's thread is woken when there are many records, though it was not for each of them: no clock helps here."""
+    monkeypatch.setattr(journals, "MAX_WAITING_NBYTES", 4 * len(pack_receipt(receipt())))
+    monkeypatch.setattr(journals, "FLUSH_SECONDS", 600)
+    _, journal = under_way(tmp_path)
+    journal.follow(lambda: None)
+
+    def add(column: int) -> None:
+        for row in range(50):
+            journal.add(receipt((0, row, column)))
+
+    threads = [threading.Thread(target=add, args=(column,), daemon=True) for column in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    journal.flush()
+    assert len(list(journal.finished())) == 150
+    journal.close(flush=True)
+
+
 def test_a_flush_that_fails_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journals, "FLUSH_SECONDS", 0.01)
     _, journal = under_way(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 import time
@@ -292,6 +293,38 @@ def test_one_file_read_in_different_ways_is_different_arrays(make_raster: MakeRa
         dr.apply(np.positive, array.isel(crop), overlap=1, dtype="uint16", bands=1) for array in (plain, small)
     )
     assert one.data.name != other.data.name
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".kea"])
+def test_any_change_is_seen_after_blocks_that_were_read(make_raster: MakeRaster, tmp_path: Path, suffix: str) -> None:
+    """A file that was found unchanged once is known by size, time and inode alone from then on; each of them counts."""
+    made = dr.open_raster(make_raster(pixels((1, 40, 40))))
+    path, twin, link = (tmp_path / f"{name}{suffix}" for name in ("one", "twin", "link"))
+    dr.write_raster(made, path)
+    shutil.copy2(path, twin)
+    link.symlink_to(path)
+    image, linked = dr.open_raster(path), dr.open_raster(link)
+    for _ in range(2):
+        assert (image.values == made.values).all()
+        assert (linked.values == made.values).all()
+    link.unlink()
+    link.symlink_to(twin)  # another file of the same size, time and content
+    with pytest.raises(dr.RasterReadError, match="changed after it was opened"):
+        linked.compute()
+    before = path.stat()
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    with pytest.raises(dr.RasterReadError, match="changed after it was opened"):
+        image.compute()
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (image.values == made.values).all()
+    with path.open("ab") as file:
+        file.write(b"more")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(dr.RasterReadError, match="changed after it was opened"):
+        image.compute()
+    path.unlink()
+    with pytest.raises(dr.RasterReadError, match="is gone"):
+        image.compute()
 
 
 def test_a_change_in_place_is_seen_behind_cached_tiles_and_open_handles(make_raster: MakeRaster) -> None:

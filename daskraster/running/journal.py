@@ -171,7 +171,10 @@ class Journal:
             self._waiting.append(record)
             self.blocks += 1
             self._waiting_nbytes += len(record)
-            self._changed.notify_all()
+            # The journal's thread sleeps until there is a first record, then until it is time or there are many. Woken for each, it would take
+            # the interpreter from the threads at work.
+            if len(self._waiting) == 1 or self._waiting_nbytes >= MAX_WAITING_NBYTES // 2:
+                self._changed.notify_all()
 
     def flush(self) -> None:
         """Flush the partial file, then write what was added before.

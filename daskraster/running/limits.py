@@ -28,7 +28,7 @@ from dask.system import CPU_COUNT
 from daskraster.errors import WorkerError
 from daskraster.formats.gdal_handles import limit_cache
 from daskraster.running.allocator import VARIABLES as ALLOCATOR_VARIABLES
-from daskraster.running.allocator import keep_freed
+from daskraster.running.allocator import keep_freed, teach
 from daskraster.running.sizing import MIN_WORKER_NBYTES, THREAD_NBYTES, WorkerShape
 
 logger = logging.getLogger(__name__)
@@ -86,16 +86,17 @@ def _limit_pools(threads: int, undo: contextlib.ExitStack) -> None:
         threadpoolctl = importlib.import_module("threadpoolctl")
     except ImportError:
         return
-    for pool in threadpoolctl.ThreadpoolController().info():
-        if pool["num_threads"] > threads:
-            undo.callback(threadpoolctl.threadpool_limits(threads).restore_original_limits)
-            return
+    # One look at the libraries that are loaded, which takes 3 ms, serves both.
+    controller = threadpoolctl.ThreadpoolController()
+    if any(pool["num_threads"] > threads for pool in controller.info()):
+        undo.callback(controller.limit(limits=threads).restore_original_limits)
 
 
 @contextlib.contextmanager
 def limited(client: Any) -> Iterator[None]:
     """Limits for the time of a run: on all workers of ``client``, those that join later too, or in this process where there is none."""
     if client is None:
+        teach()
         threads = dask.config.get("num_workers", None) or CPU_COUNT
         # Only what can be taken back: a library that is loaded meanwhile would keep what it reads for ever.
         set_limits({"GDAL_NUM_THREADS": "1"}, threads=max(1, CPU_COUNT // threads))
