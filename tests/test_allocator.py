@@ -57,7 +57,8 @@ def test_any_workers_keep_memory_for_the_run_alone(client: Any) -> None:
 def test_what_is_kept_does_not_grow_and_is_given_back() -> None:
     with dr.cluster("local", n_workers=1, threads_per_worker=1) as started:
         first, *others = [on(started, resident, 200 << 20) for _ in range(5)]
-    assert max(others) < first + (32 << 20)
+    # 64 MB at the end of what is kept may be there or not, as it falls; 200 MB would be added each time.
+    assert max(others) < first + (96 << 20)
 
 
 def test_what_is_kept_is_given_back_after_the_run(client: Any) -> None:

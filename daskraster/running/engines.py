@@ -12,6 +12,7 @@ import socket
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import dask.array as da
 import dask.local
 import dask.threaded
 from dask._task_spec import DataNode, Task
+from dask.base import named_schedulers
 from dask.callbacks import Callback
 from dask.tokenize import normalize_token
 
@@ -197,9 +199,24 @@ def _run_wave(get: Any, wave: Wave, known: Mapping[str, Any], on_receipt: OnRece
 
     graph = {**wave.graph, **{key: DataNode(key, value) for key, value in known.items()}}
     kept = sorted(wave.kept)
-    with Callback(posttask=finished):
-        results = get(graph, [*wave.targets, *kept])
+    results = _computed(get, graph, [*wave.targets, *kept], finished)
+    for key, receipt in zip(wave.targets, results, strict=False):
+        if receipt is not None:  # of a scheduler that calls no one back
+            on_receipt(wave.targets[key][0], receipt)
     return dict(zip(kept, results[len(wave.targets) :], strict=True))
+
+
+def _computed(get: Any, graph: Mapping[str, Any], keys: Sequence[str], finished: Callable[..., None]) -> Any:
+    """The results of a graph; ``finished`` is called after each task, where the scheduler can do that.
+
+    dask's schedulers are given it as an argument. Those that are active take it from a variable of the process, which each run of dask empties meanwhile: of
+    several threads that write at one time one would take the news of another.
+    """
+    own = Callback(posttask=finished)
+    if get in named_schedulers.values() or (isinstance(get, partial) and get.func is dask.local.get_async):
+        return get(graph, keys, callbacks=[*Callback.active, own._callback])
+    with own:
+        return get(graph, keys)
 
 
 class _Graph(dict[str, Any]):
