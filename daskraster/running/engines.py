@@ -294,9 +294,13 @@ def _fetched(client: Any, finished: Any, patience: Patience) -> list[tuple[Any, 
             # A result that went with its worker is computed again, or waited for in vain; a large one from far away needs more time.
             patience.check()
             seconds *= 2
-        except OSError as error:  # as CommClosedError is
+        except Exception as error:
+            # CommClosedError is an OSError; a Client that is closed meanwhile has no error of its own for it: an AttributeError of None, among others.
+            if client.status == "running" and not isinstance(error, OSError):
+                raise
+            why = error if client.status == "running" else "its scheduler is gone, or the client was closed"
             raise WorkerError(
-                f"the results of {len(futures)} blocks cannot be fetched from the cluster: {error}"
+                f"the results of {len(futures)} blocks cannot be fetched from the cluster: {why}"
             ) from error
         else:
             return [(future, results[future.key]) for future in futures]
