@@ -153,7 +153,7 @@ class Writer:
                 for part in rest[:count]:
                     offsets.append(offset)
                     offset += nbytes_of(part)
-                start_flush(descriptor, begin, offset - begin)
+                start_flush(descriptor, begin, offset - begin, target=self._rooms.target)
                 rest = rest[count:]
         return offsets
 

@@ -11,13 +11,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import distributed
 import numpy as np
 import pytest
 
 import daskraster as dr
+from daskraster.running import engines
 from tests.conftest import MakeRaster, pixels, read
 
 ROOT = Path(__file__).parents[1]
@@ -126,3 +128,26 @@ def test_folders_with_any_name(request: pytest.FixtureRequest, result: Any, tmp_
         dr.write_raster(result, folder / "b é.tif", blocksize=64, progress=False)
     np.testing.assert_array_equal(read(folder / "b é.tif"), VALUES + 1)
     assert [path.name for path in folder.iterdir()] == ["b é.tif"]
+
+
+def test_a_client_that_is_closed_while_receipts_are_fetched() -> None:
+    """distributed then raises whatever comes of a scheduler that is None."""
+
+    class Client:
+        status = "running"
+
+        def sync(self, *_: Any, **__: Any) -> None:
+            self.status = "closed"
+            raise AttributeError("'NoneType' object has no attribute 'gather'")
+
+    class Finished:
+        def has_ready(self) -> bool:
+            return self.ready.pop()
+
+        def __next__(self) -> Any:
+            return SimpleNamespace(key="block")
+
+        ready: ClassVar = [False, True]
+
+    with pytest.raises(dr.WorkerError, match=r"results of 1 blocks cannot be fetched .* the client was closed"):
+        engines._fetched(Client(), Finished(), None)

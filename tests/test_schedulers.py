@@ -3,13 +3,16 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import dask
 import numpy as np
 import pytest
 import xarray as xr
 from dask.base import get_scheduler
+from dask.callbacks import Callback
 from distributed import Client, LocalCluster
 
 import daskraster as dr
@@ -65,3 +68,46 @@ def test_an_active_client_is_what_dask_chooses() -> None:
 def test_a_scheduler_that_there_is_not_is_refused() -> None:
     with dask.config.set(scheduler="clouds"), pytest.raises(ValueError, match="Expected one of"):
         scheduler_in_use()
+
+
+@pytest.mark.parametrize("scheduler", ["sync", "threads"])
+def test_threads_that_write_at_one_time_each_get_their_own_blocks(tmp_path: Path, scheduler: str) -> None:
+    image = xr.DataArray(np.arange(48 * 48, dtype="uint16").reshape(1, 48, 48), dims=("band", "y", "x"))
+    image = image.chunk({"y": 16, "x": 16})
+
+    def write(thread: int) -> list[int]:
+        return [
+            dr.write_raster(image + 1, tmp_path / f"{thread}-{number}.tif", blocksize=16, progress=False).blocks
+            for number in range(6)
+        ]
+
+    with dask.config.set(scheduler=scheduler), ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(write, range(4))) == [[9] * 6] * 4
+
+
+def test_a_scheduler_that_calls_no_one_back_gives_the_same_file(tmp_path: Path) -> None:
+    def get(graph: Any, keys: Any, **_: Any) -> Any:
+        # As another thread's run of dask does at just this moment.
+        callbacks, Callback.active = Callback.active, set()
+        try:
+            return dask.threaded.get(graph, keys)
+        finally:
+            Callback.active = callbacks
+
+    values = np.arange(48 * 40, dtype="uint16").reshape(1, 48, 40)
+    image = xr.DataArray(values, dims=("band", "y", "x")).chunk({"y": 16, "x": 16})
+    with dask.config.set(scheduler=get):
+        report = dr.write_raster(image, tmp_path / "out.tif", blocksize=16, progress=False)
+    assert report.blocks == 9
+    np.testing.assert_array_equal(dr.open_raster(tmp_path / "out.tif").values, values)
+
+
+@pytest.mark.parametrize("scheduler", ["sync", "threads"])
+def test_a_users_own_callbacks_are_called_and_kept(tmp_path: Path, scheduler: str) -> None:
+    image = xr.DataArray(np.ones((1, 48, 40), "uint8"), dims=("band", "y", "x")).chunk({"y": 16, "x": 16})
+    seen: list[Any] = []
+    with dask.config.set(scheduler=scheduler), Callback(posttask=lambda key, *_: seen.append(key)) as own:
+        dr.write_raster(image, tmp_path / "out.tif", blocksize=16, progress=False)
+        assert Callback.active == {own._callback}
+    assert len(seen) >= 9
+    assert Callback.active == set()

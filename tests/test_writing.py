@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 import daskraster as dr
+from daskraster.errors import RasterWriteError
+from daskraster.positioned import Buffer, write_all
+from daskraster.running import journal
 from tests.conftest import TRANSFORM, Counter, MakeRaster, pixels, read
 
 QUIET: Any = {"progress": False}
@@ -349,7 +353,8 @@ def test_a_full_disk(limit: int, suffix: str, make_raster: MakeRaster, tmp_path:
         image = dr.open_raster({str(source)!r}, chunks=64)
         resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
         try:
-            dr.write_raster(image, {str(target)!r}, blocksize=64, progress=False)
+            # Without statistics: a histogram of 16-bit pixels a block would make the journal the first file to be too large, if the run takes a second.
+            dr.write_raster(image, {str(target)!r}, blocksize=64, progress=False, statistics=False)
         except dr.RasterWriteError as error:
             print(error, *getattr(error, "__notes__", []))
     """)
@@ -360,6 +365,24 @@ def test_a_full_disk(limit: int, suffix: str, make_raster: MakeRaster, tmp_path:
         assert "Window(" in result.stdout
     assert leftovers(tmp_path, "noise.tif", target.name) == []
     assert target.read_bytes() == b"what stood there"
+
+
+def test_a_disk_that_is_full_for_the_journal(
+    make_raster: MakeRaster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_raster(np.zeros((1, 64, 64), "uint8"), "zeros.tif")
+
+    def full(descriptor: int, parts: Sequence[Buffer], offset: int, *, target: Path) -> None:
+        if offset:
+            raise RasterWriteError(f"cannot write {target}: No space left on device")
+        write_all(descriptor, parts, offset, target=target)
+
+    monkeypatch.setattr(journal, "write_all", full)
+    target = tmp_path / "out.tif"
+    with pytest.raises(RasterWriteError, match=r"out\.tif: No space left on device") as caught:
+        dr.write_raster(dr.open_raster(source, chunks=16), target, blocksize=16, progress=False)
+    assert "in its journal" in caught.value.__notes__[0]
+    assert leftovers(tmp_path, "zeros.tif") == []
 
 
 def test_interrupted_by_the_keyboard(make_raster: MakeRaster, tmp_path: Path) -> None:

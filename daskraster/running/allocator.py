@@ -69,5 +69,8 @@ def teach() -> None:
 def _glibc() -> ctypes.CDLL | None:
     if sys.platform != "linux":
         return None
-    libc = ctypes.CDLL(None)
+    try:
+        libc = ctypes.CDLL(None)
+    except OSError:  # an interpreter that is linked statically
+        return None
     return libc if hasattr(libc, "gnu_get_libc_version") else None

@@ -13,6 +13,7 @@ import sys
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import dask.array as da
 import dask.local
 import dask.threaded
 from dask._task_spec import DataNode, Task
+from dask.base import named_schedulers
 from dask.callbacks import Callback
 from dask.tokenize import normalize_token
 
@@ -217,9 +219,24 @@ def _run_wave(get: Any, wave: Wave, known: Mapping[str, Any], on_receipt: OnRece
 
     graph = {**wave.graph, **{key: DataNode(key, value) for key, value in known.items()}}
     kept = sorted(wave.kept)
-    with Callback(posttask=finished):
-        results = get(graph, [*wave.targets, *kept])
+    results = _computed(get, graph, [*wave.targets, *kept], finished)
+    for key, receipt in zip(wave.targets, results, strict=False):
+        if receipt is not None:  # of a scheduler that calls no one back
+            on_receipt(wave.targets[key][0], receipt)
     return dict(zip(kept, results[len(wave.targets) :], strict=True))
+
+
+def _computed(get: Any, graph: Mapping[str, Any], keys: Sequence[str], finished: Callable[..., None]) -> Any:
+    """The results of a graph; ``finished`` is called after each task, where the scheduler can do that.
+
+    dask's schedulers are given it as an argument. Those that are active take it from a variable of the process, which each run of dask empties meanwhile: of
+    several threads that write at one time one would take the news of another.
+    """
+    own = Callback(posttask=finished)
+    if get in named_schedulers.values() or (isinstance(get, partial) and get.func is dask.local.get_async):
+        return get(graph, keys, callbacks=[*Callback.active, own._callback])
+    with own:
+        return get(graph, keys)
 
 
 class _Graph(dict[str, Any]):
@@ -300,11 +317,12 @@ def _fetched(client: Any, finished: Any, patience: Patience) -> list[tuple[Any, 
             patience.check()
             seconds *= 2
         except Exception as error:
-            # CommClosedError is an OSError; a client that is closed has an AttributeError of None, among others.
+            # CommClosedError is an OSError; a Client that is closed meanwhile has no error of its own for it: an AttributeError of None, among others.
             if client.status == "running" and not isinstance(error, OSError):
                 raise
+            why = error if client.status == "running" else "its scheduler is gone, or the client was closed"
             raise WorkerError(
-                f"the results of {len(futures)} blocks cannot be fetched from the cluster: its scheduler is gone, or the client was closed ({error})"
+                f"the results of {len(futures)} blocks cannot be fetched from the cluster: {why}"
             ) from error
         else:
             return [(future, results[future.key]) for future in futures]

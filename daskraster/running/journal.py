@@ -269,7 +269,11 @@ class Journal:
             ) from self._failure
 
     def _write(self, content: bytes) -> None:
-        write_all(self._descriptor, [content], self._end, target=self._target)
+        try:
+            write_all(self._descriptor, [content], self._end, target=self._target)
+        except RasterWriteError as error:
+            error.add_note(f"while noting finished blocks in its journal {self._path}")
+            raise
         self._end += len(content)
 
 

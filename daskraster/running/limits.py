@@ -110,6 +110,10 @@ def limited(client: Any) -> Iterator[None]:
         _persistently(lambda: client.register_plugin(_plugin_class()(quiet=_is_local(client)), name=name))
     except Exception as error:
         # distributed has no error of its own for it: an AttributeError of None, among others.
+        if "No module named" in str(error):
+            raise WorkerError(
+                f"a worker cannot run blocks: {error}; install there what is installed here: nothing was computed"
+            ) from error
         if client.status == "running":
             raise
         raise WorkerError("the cluster's scheduler is gone, or the client was closed: nothing was computed") from error

@@ -19,6 +19,7 @@ from daskraster.errors import OptionError
 from daskraster.formats.protocols import Receipt
 from daskraster.lazy.arrays import as_raster
 from daskraster.options import WriteKeywords, WriteOptions
+from daskraster.running.agreeing import check_versions
 from daskraster.running.blocksets import BlockSet
 from daskraster.running.confirming import syncing, until_there
 from daskraster.running.delaying import delayed_run
@@ -236,6 +237,7 @@ def _run(outputs: Sequence[Output], options: WriteOptions) -> list[WriteReport]:
     listening = Listening(capture=options.progress)
     planned_nbytes = check_fits(outputs)
     client = active_client()
+    check_versions(client)
     keep, retries = keeps_partial(options, client), retries_of(options, client)
     trying = Trying(retries=retries, outputs=[output.place for output in outputs])
     name = _name(outputs)
