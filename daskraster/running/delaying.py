@@ -32,6 +32,7 @@ from daskraster.running.gathering import Gathering
 from daskraster.running.outputs import Output, receipts
 from daskraster.running.pyramid import Pyramid
 from daskraster.running.report import WriteReport
+from daskraster.running.walking import rows_together
 from daskraster.running.waves import Key, optimised, row_by_row
 
 
@@ -81,7 +82,7 @@ def delayed_run(outputs: Sequence[Output], *, single: bool) -> Delayed:
     wanted = [*first_keys, *[key for of_array in keys for key in of_array]]
     graph = optimised(merged, wanted)
     guarded = {key: _guard(task, first_keys) if key not in first_keys else task for key, task in graph.items()}
-    renamed, names = row_by_row(guarded, token)
+    renamed, names = row_by_row(guarded, token, together=rows_together(merged))
     renamed |= _persisted(merged, renamed)
     starts = [names[key] for key in first_keys]
     gatherings = [
