@@ -4,7 +4,7 @@ A block of 4 x 4 tiles with a halo of 5 pixels touches 6 x 6 tiles: 2.25 times t
 neighbour's own, so every tile needs decoding only once if what the neighbours want of it is kept. ::
 
     +----+----+----+----+----+----+
-    | r  | r    r    r    r  | r  |      r  ring: decoded for a few pixels; kept whole, since its own block comes later
+    | r  | r    r    r    r  | r  |      r  ring: decoded for a few pixels; kept whole, as it is, since its own block comes later
     +----+----+----+----+----+----+
     | r  | e    e    e    e  | r  |      e  edge: decoded for the block; of it only strips as wide as the halo are kept,
     |    | e    .    .    e  |    |         since that is all the neighbours ask for
@@ -15,7 +15,8 @@ neighbour's own, so every tile needs decoding only once if what the neighbours w
 
 A thread that needs a tile another one is just decoding waits for it. Each thread first decodes all that it announced and only then waits, so
 two never wait for each other. The cache is shared by the threads of a process and bounded: a miss costs time, never pixels. What it
-holds is about one row of tiles across the raster (24 MB for 24,576 columns of uint16 in tiles of 512).
+holds is about one row of tiles across the raster (24 MB for 24,576 columns of uint16 in tiles of 512); where that would be more than `ROW_NBYTES`
+blocks come down columns (`band_rows`), and it is one column of tiles as high as a band.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class ReadInto:
 
     bands: int
     dtype: np.dtype[Any]
-    read: Callable[[Window, NDArray[Any]], None]
+    read: Callable[[Window, NDArray[Any]], object]
     """Decodes a window of whole tiles into a part ``(band, y, x)`` of a larger array."""
 
 
@@ -224,6 +225,7 @@ def read_window(
     shape_yx: tuple[int, int],
     tile_yx: tuple[int, int],
     read: ReadTiles,
+    *,
     into: ReadInto | None = None,
 ) -> NDArray[Any]:
     """A window of a tiled raster, each tile decoded once for all the windows that overlap there.
@@ -274,9 +276,14 @@ class _Reading:
         rows, cols = self.tile_yx
         first = self.cover.row_off // rows, self.cover.col_off // cols
         last = -(-self.cover.row_stop // rows) - 1, -(-self.cover.col_stop // cols) - 1
-        tiles = [(row, col) for row in range(first[0], last[0] + 1) for col in range(first[1], last[1] + 1)]
-        ring = {tile for tile in tiles if self._tile_window(tile).clip(self.window) != self._tile_window(tile)}
-        edge = {tile for tile in tiles if tile not in ring and any(near in ring for near in _around(tile))}
+        tiles = _tiles_of((first, last))
+        top, left, height, width = self._inner()
+        inner = range(top // rows, -(-(top + height) // rows)), range(left // cols, -(-(left + width) // cols))
+        at_sides = [_at_sides(part, of) for part, of in zip(inner, zip(first, last, strict=True), strict=True)]
+        ring = {(row, col) for row, col in tiles if row not in inner[0] or col not in inner[1]}
+        edge = {
+            (row, col) for row, col in tiles if (row, col) not in ring and (row in at_sides[0] or col in at_sides[1])
+        }
         seam = [tile for tile in tiles if tile in ring or tile in edge]
         _cache.drop_far(self.key, first, last)
         mine, others = _cache.announce(self.key, seam)
@@ -388,9 +395,14 @@ def _tiles_of(area: tuple[_Tile, _Tile]) -> list[_Tile]:
     return [(row, col) for row in range(top, bottom + 1) for col in range(left, right + 1)]
 
 
-def _around(tile: _Tile) -> list[_Tile]:
-    row, col = tile
-    return [(row + down, col + right) for down in (-1, 0, 1) for right in (-1, 0, 1) if down or right]
+def _at_sides(part: range, of: tuple[int, int]) -> set[int]:
+    """The first and the last of ``part`` where more of ``of``, first and last, lies beyond.
+
+    >>> _at_sides(range(1, 4), (0, 4)), _at_sides(range(0, 4), (0, 4))
+    ({1, 3}, {3})
+    """
+    sides = [part.start] * (part.start > of[0]) + [part.stop - 1] * (part.stop - 1 < of[1])
+    return set(sides) if part else set()
 
 
 def _rectangles(tiles: list[_Tile]) -> list[tuple[_Tile, _Tile]]:

@@ -9,35 +9,52 @@ Blocks are taken row by row, and of each row of blocks a row of decoded tiles is
                    12 13 14 15                      9 11 13 15
 
 What is kept is then a column of tiles as high as a band, however large the raster is. Between bands a row of tiles is decoded twice.
+Overviews that blocks make together grow in strips as wide as the raster (`daskraster.running.pyramid`): a band is no higher than what fills one of the first level.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import Any
 
+from dask.blockwise import Blockwise
 from dask.highlevelgraph import HighLevelGraph
 
 from daskraster.formats.protocols import Narrowing
 from daskraster.formats.tilecache import band_rows
 from daskraster.lazy.sources import ReadBlock, reads_in
+from daskraster.running.outputs import WriteBlock
 
 
 def rows_together(graph: HighLevelGraph) -> int:
-    """Rows of blocks that make a band of a run; 1: row by row."""
-    return band_of(read for layer in graph.layers.values() for read in reads_in(layer))
+    """Rows of blocks that make a band of a run; 1: row by row.
 
-
-def band_of(reads: Iterable[ReadBlock]) -> int:
-    """Rows of blocks that make a band where blocks are read like that; 1: row by row.
-
-    The fewest that any of the sources asks for, since each keeps a column of its own. A source made of others keeps little, whatever the order.
+    The fewest that any of the sources asks for, since each keeps a column of its own; no more than any of the outputs allows.
     """
-    wished = [_wished(read) for read in reads if not isinstance(read.view.source, Narrowing)]
-    return min((rows for rows in wished if rows > 1), default=1)
+    layers = graph.layers.values()
+    wished = [_wished(read) for layer in layers for read in reads_in(layer)]
+    allowed = [_allowed(step) for layer in layers for step in _writing(layer)]
+    return min([*(rows for rows in wished if rows > 1), *allowed]) if max(wished, default=1) > 1 else 1
 
 
 def _wished(read: ReadBlock) -> int:
+    """What is kept of a source; one made of others keeps little, in whatever order it is read."""
     source, windows = read.view.source, read.windows
-    if not any(windows.halo_yx):
+    if isinstance(source, Narrowing) or not any(windows.halo_yx):
         return 1
-    return band_rows(source.shape[2], max(windows.chunks_yx[0]), source.tile_yx, len(read.view.bands) * source.dtype.itemsize)
+    pixel_nbytes = len(read.view.bands) * source.dtype.itemsize
+    return band_rows(read.view.window.width, max(windows.chunks_yx[0]), source.tile_yx, pixel_nbytes)
+
+
+def _writing(layer: Any) -> list[WriteBlock]:
+    if not isinstance(layer, Blockwise):
+        return []
+    held: list[Any] = [value for value, index in layer.indices if index is None]
+    return [value for value in held if isinstance(value, WriteBlock)]
+
+
+def _allowed(step: WriteBlock) -> int:
+    rows = max(step.chunks[1])
+    pyramid = step.pyramid
+    if pyramid is None or pyramid.shared >= len(pyramid.levels):
+        return sum(step.chunks[1]) // rows + 1
+    return max((pyramid.strip_rows(pyramid.shared) << pyramid.shared) // rows, 1)
