@@ -46,7 +46,7 @@ class Field:
 
     def read(self, window: Window) -> np.ndarray[Any, Any]:
         into = tilecache.ReadInto(bands=2, dtype=self.values.dtype, read=self.decode_into) if self.in_place else None
-        return tilecache.read_window(self.key, window, self.shape_yx, TILE, self.decode, into)
+        return tilecache.read_window(self.key, window, self.shape_yx, TILE, self.decode, into=into)
 
 
 def blocks(shape_yx: tuple[int, int], size: int, halo: int) -> list[Window]:
