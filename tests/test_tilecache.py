@@ -22,10 +22,11 @@ TILE = (64, 64)
 class Field:
     """A raster in memory that counts how often each tile is decoded."""
 
-    def __init__(self, shape_yx: tuple[int, int], key: str, *, seconds: float = 0.0) -> None:
+    def __init__(self, shape_yx: tuple[int, int], key: str, *, seconds: float = 0.0, in_place: bool = True) -> None:
         self.shape_yx = shape_yx
         self.key = key
         self.seconds = seconds
+        self.in_place = in_place
         self.values = np.random.default_rng(0).integers(0, 60000, (2, *shape_yx), "uint16")
         self.decoded: Counter[tuple[int, int]] = Counter()
         self._lock = threading.Lock()
@@ -40,8 +41,12 @@ class Field:
                     self.decoded[row, col] += 1
         return self.values[(slice(None), *window.slices)].copy()
 
+    def decode_into(self, window: Window, out: np.ndarray[Any, Any]) -> None:
+        out[...] = self.decode(window)
+
     def read(self, window: Window) -> np.ndarray[Any, Any]:
-        return tilecache.read_window(self.key, window, self.shape_yx, TILE, self.decode)
+        into = tilecache.ReadInto(bands=2, dtype=self.values.dtype, read=self.decode_into) if self.in_place else None
+        return tilecache.read_window(self.key, window, self.shape_yx, TILE, self.decode, into=into)
 
 
 def blocks(shape_yx: tuple[int, int], size: int, halo: int) -> list[Window]:
@@ -68,7 +73,7 @@ def test_every_tile_is_decoded_once_for_blocks_in_row_order(threads: int, halo: 
 @given(st.data())
 def test_any_windows_in_any_order_equal_direct_reading(data: st.DataObject) -> None:
     shape_yx = data.draw(st.integers(1, 300)), data.draw(st.integers(1, 300))
-    field = Field(shape_yx, f"any-{shape_yx}")
+    field = Field(shape_yx, f"any-{shape_yx}", in_place=data.draw(st.booleans()))
     for _ in range(8):
         row, col = data.draw(st.integers(0, shape_yx[0] - 1)), data.draw(st.integers(0, shape_yx[1] - 1))
         window = Window(
@@ -121,3 +126,21 @@ def test_what_is_kept_is_about_a_row_of_tiles() -> None:
     assert largest < 2.5 * row_of_tiles  # strips of 5 of 64 pixels, for some rows of blocks, are the rest
     tilecache.clear()
     assert tilecache._cache._nbytes == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+@pytest.mark.parametrize("halo", [1, 5, 63])
+def test_blocks_that_come_down_columns_keep_one_column_of_tiles(threads: int, halo: int) -> None:
+    field = Field((512, 8192), f"down-{threads}-{halo}", seconds=0.0005)
+    windows = sorted(blocks(field.shape_yx, 256, halo), key=lambda window: (window.col_off, window.row_off))
+    largest = 0
+    with ThreadPoolExecutor(threads) as pool:
+        for window, got in zip(windows, pool.map(field.read, windows), strict=True):
+            assert (got == field.values[(slice(None), *window.slices)]).all()
+            largest = max(largest, tilecache._cache._nbytes)
+    assert sum(field.decoded.values()) == len(field.decoded) == 8 * 128
+    whole = field.values.nbytes
+    assert largest < whole / 8 * (1 + halo / 16)  # of 32 columns of blocks a few, as many as threads can be ahead
+    tilecache.clear()
+    assert tilecache._cache._nbytes == 0
+    assert not tilecache._cache._trails

@@ -72,15 +72,23 @@ class GdalSource:
         """
         check_unchanged(self.path, self.files, self.token)
         key = f"{self.token} {self.path} {self.overview_level} {bands} {self.mask_nodata} {self.mask_band}"
-        return tilecache.read_window(key, window, self.shape[1:], self.tile_yx, lambda part: self._decode(part, bands))
+        # What has to be masked is converted to a new array anyway.
+        into = tilecache.ReadInto(
+            bands=len(bands), dtype=self.dtype, read=lambda part, out: self._decode(part, bands, out)
+        )
+        return tilecache.read_window(
+            key, window, self.shape[1:], self.tile_yx, lambda part: self._decode(part, bands),
+            into=into if self.mask_nodata is None else None,
+        )  # fmt: skip
 
-    def _decode(self, window: Window, bands: tuple[int, ...]) -> NDArray[Any]:
+    def _decode(self, window: Window, bands: tuple[int, ...], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Pixels as GDAL gives them, into ``out`` where it is given; masked ones in a new array."""
         area = rasterio.windows.Window(window.col_off, window.row_off, window.width, window.height)
         try:
             with handles.borrow(
                 self.path, driver=self.driver, overview_level=self.overview_level, token=self.token
             ) as dataset:
-                pixels: NDArray[Any] = dataset.read(list(bands), window=area)
+                pixels: NDArray[Any] = dataset.read(list(bands), window=area, out=out)
                 valid = dataset.read_masks(list(bands), window=area) if self.mask_band else None
         except RasterioError as error:
             raise RasterReadError(f"cannot read {self.path} in {window}: {error}") from error

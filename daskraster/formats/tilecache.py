@@ -4,7 +4,7 @@ A block of 4 x 4 tiles with a halo of 5 pixels touches 6 x 6 tiles: 2.25 times t
 neighbour's own, so every tile needs decoding only once if what the neighbours want of it is kept. ::
 
     +----+----+----+----+----+----+
-    | r  | r    r    r    r  | r  |      r  ring: decoded for a few pixels; kept whole, since its own block comes later
+    | r  | r    r    r    r  | r  |      r  ring: decoded for a few pixels; kept whole, as it is, since its own block comes later
     +----+----+----+----+----+----+
     | r  | e    e    e    e  | r  |      e  edge: decoded for the block; of it only strips as wide as the halo are kept,
     |    | e    .    .    e  |    |         since that is all the neighbours ask for
@@ -15,7 +15,8 @@ neighbour's own, so every tile needs decoding only once if what the neighbours w
 
 A thread that needs a tile another one is just decoding waits for it. Each thread first decodes all that it announced and only then waits, so
 two never wait for each other. The cache is shared by the threads of a process and bounded: a miss costs time, never pixels. What it
-holds is about one row of tiles across the raster (24 MB for 24,576 columns of uint16 in tiles of 512).
+holds is about one row of tiles across the raster (24 MB for 24,576 columns of uint16 in tiles of 512); where that would be more than `ROW_NBYTES`
+blocks come down columns (`band_rows`), and it is one column of tiles as high as a band.
 """
 
 from __future__ import annotations
@@ -31,15 +32,31 @@ from numpy.typing import NDArray
 
 from daskraster.grid import Window
 
-CACHE_NBYTES = 64 << 20
+CACHE_NBYTES = 48 << 20
+ROW_NBYTES = 32 << 20
+"""A row of tiles across the raster up to which blocks go row by row: it fits, with what is kept beside it."""
+BAND_NBYTES = 16 << 20
+"""A column of tiles as high as a band of blocks, where they go column by column."""
 # Below this size a tile's bookkeeping (some 10 microseconds) costs as much as decoding it: strips of single rows, tiny tiles.
 MIN_TILE_PIXELS = 64 * 64
 MAX_TILE_PIXELS = 4 << 20  # a whole image in one strip would be decoded, and kept, whole
 MAX_TILES = 4096  # in one window
+TRAIL = 4  # steps after which it is forgotten that blocks came another way
+MAX_TRAILS = 256
 
 type ReadTiles = Callable[[Window], NDArray[Any]]
-"""Decodes a window of whole tiles (clipped to the raster) to ``(band, y, x)``."""
+"""Decodes a window of whole tiles (clipped to the raster) to a new array ``(band, y, x)``."""
 type _Tile = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadInto:
+    """How a source decodes tiles to where they are wanted."""
+
+    bands: int
+    dtype: np.dtype[Any]
+    read: Callable[[Window, NDArray[Any]], object]
+    """Decodes a window of whole tiles into a part ``(band, y, x)`` of a larger array."""
 
 
 @dataclass(slots=True)
@@ -61,19 +78,44 @@ class _Entry:
         return None
 
 
+@dataclass(slots=True)
+class _Trail:
+    """Which way the blocks of a source come."""
+
+    at: _Tile = (-1, -1)
+    lean: int = 0
+    """Steps down less steps aside, of the latest."""
+
+    def goes_down(self, tile: _Tile) -> bool:
+        """Whether blocks come down a column more often than they come along a row, this one among them."""
+        if tile[1] == self.at[1] and tile[0] != self.at[0]:
+            self.lean = min(self.lean + 1, TRAIL)
+        elif tile[0] == self.at[0] and tile[1] != self.at[1]:
+            self.lean = max(self.lean - 1, -TRAIL)
+        self.at = tile
+        return self.lean > 0
+
+
 class _Cache:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._entries: OrderedDict[tuple[str, _Tile], _Entry] = OrderedDict()
         self._nbytes = 0
+        self._trails: dict[str, _Trail] = {}
 
-    def drop_far(self, key: str, first_row: int, last_row: int) -> None:
-        """Drop what was kept of tiles well above and below these rows of tiles: blocks come row by row."""
-        reach = 2 * (last_row - first_row + 1)
+    def drop_far(self, key: str, first: _Tile, last: _Tile) -> None:
+        """Drop what was kept of tiles far from these, which are next to be read: whatever it was for has come.
+
+        In rows, or in columns where blocks come down a column.
+        """
         with self._lock:
-            for name in [name for name in self._entries if name[0] == key]:
-                entry = self._entries[name]
-                if not first_row - reach <= name[1][0] <= last_row + reach and entry.decoded.is_set():
+            if len(self._trails) >= MAX_TRAILS:
+                self._trails.clear()
+            axis = int(self._trails.setdefault(key, _Trail()).goes_down(first))
+            reach = 2 * (last[axis] - first[axis] + 1)
+            near = range(first[axis] - reach, last[axis] + reach + 1)
+            for name in [name for name in self._entries if name[0] == key and name[1][axis] not in near]:
+                if self._entries[name].decoded.is_set():
                     self._nbytes -= self._entries.pop(name).nbytes
 
     def announce(self, key: str, tiles: list[_Tile]) -> tuple[list[_Tile], dict[_Tile, _Entry]]:
@@ -135,9 +177,36 @@ class _Cache:
         with self._lock:
             for name in [name for name, entry in self._entries.items() if entry.decoded.is_set()]:
                 self._nbytes -= self._entries.pop(name).nbytes
+            self._trails.clear()
 
 
 _cache = _Cache()
+
+
+def band_rows(width: int, block_rows: int, tile_yx: tuple[int, int], pixel_nbytes: int) -> int:
+    """Rows of blocks to be taken together, column by column, so that what is kept at their seams does not grow with the raster.
+
+    Parameters
+    ----------
+    width
+        Columns of the raster.
+    block_rows
+        Rows of a block.
+    tile_yx
+        Rows and columns of a tile.
+    pixel_nbytes
+        Of all bands.
+
+    Returns
+    -------
+    1 where blocks are to be taken row by row: a row of tiles across the raster is small, or a column of them is larger still.
+
+    >>> band_rows(24_576, 2048, (512, 512), 2), band_rows(262_144, 2048, (512, 512), 2)
+    (1, 8)
+    """
+    if tile_yx[0] * width * pixel_nbytes <= ROW_NBYTES:
+        return 1
+    return max(BAND_NBYTES // (block_rows * min(tile_yx[1], width) * pixel_nbytes), 1)
 
 
 def shrink(nbytes: int) -> None:
@@ -151,7 +220,13 @@ def clear() -> None:
 
 
 def read_window(
-    key: str, window: Window, shape_yx: tuple[int, int], tile_yx: tuple[int, int], read: ReadTiles
+    key: str,
+    window: Window,
+    shape_yx: tuple[int, int],
+    tile_yx: tuple[int, int],
+    read: ReadTiles,
+    *,
+    into: ReadInto | None = None,
 ) -> NDArray[Any]:
     """A window of a tiled raster, each tile decoded once for all the windows that overlap there.
 
@@ -165,6 +240,8 @@ def read_window(
         Size of the raster and of its tiles.
     read
         Decodes a window of whole tiles.
+    into
+        The same without a copy, where the source can.
 
     Returns
     -------
@@ -180,7 +257,7 @@ def read_window(
     tile_pixels = tile_yx[0] * tile_yx[1]
     if cover == window or not MIN_TILE_PIXELS <= tile_pixels <= MAX_TILE_PIXELS or counts[0] * counts[1] > MAX_TILES:
         return read(window)
-    return _Reading(key, window, cover, whole, tile_yx, read).run()
+    return _Reading(key, window, cover, whole, tile_yx, read, into).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,30 +270,63 @@ class _Reading:
     whole: Window
     tile_yx: tuple[int, int]
     read: ReadTiles
+    into: ReadInto | None
 
     def run(self) -> NDArray[Any]:
         rows, cols = self.tile_yx
         first = self.cover.row_off // rows, self.cover.col_off // cols
         last = -(-self.cover.row_stop // rows) - 1, -(-self.cover.col_stop // cols) - 1
-        tiles = [(row, col) for row in range(first[0], last[0] + 1) for col in range(first[1], last[1] + 1)]
-        ring = {tile for tile in tiles if self._tile_window(tile).clip(self.window) != self._tile_window(tile)}
-        edge = {tile for tile in tiles if tile not in ring and any(near in ring for near in _around(tile))}
+        tiles = _tiles_of((first, last))
+        top, left, height, width = self._inner()
+        inner = range(top // rows, -(-(top + height) // rows)), range(left // cols, -(-(left + width) // cols))
+        at_sides = [_at_sides(part, of) for part, of in zip(inner, zip(first, last, strict=True), strict=True)]
+        ring = {(row, col) for row, col in tiles if row not in inner[0] or col not in inner[1]}
+        edge = {
+            (row, col) for row, col in tiles if (row, col) not in ring and (row in at_sides[0] or col in at_sides[1])
+        }
         seam = [tile for tile in tiles if tile in ring or tile in edge]
-        _cache.drop_far(self.key, first[0], last[0])
+        _cache.drop_far(self.key, first, last)
         mine, others = _cache.announce(self.key, seam)
         out: NDArray[Any] | None = None
         try:
-            inside = [tile for tile in tiles if tile not in ring and tile not in edge]
-            for area in _rectangles([*inside, *mine]):
-                pixels = self.read(self._area_window(area))
-                out = self._paste(out, area, pixels)
-                self._keep(area, pixels, ring, edge)
+            own = [tile for tile in tiles if tile not in ring and (tile not in edge or tile not in others)]
+            for area in _rectangles(own):
+                out = self._decode_own(out, area, edge)
+            for area in _rectangles([tile for tile in mine if tile in ring]):
+                out = self._decode_ring(out, area)
         finally:
             _cache.forget(self.key, mine)
         for tile, entry in others.items():
             out = self._take(out, tile, entry, tile in edge)
         assert out is not None
         return out
+
+    def _decode_own(self, out: NDArray[Any] | None, area: tuple[_Tile, _Tile], edge: set[_Tile]) -> NDArray[Any]:
+        """Decode tiles of the block, where possible to where they belong; keep strips of those at its sides."""
+        have = self._area_window(area)
+        if self.into is None:
+            pixels = self.read(have)
+            out = self._paste(out, have, pixels)
+        else:
+            if out is None:
+                out = np.empty((self.into.bands, *self.window.shape_yx), self.into.dtype)
+            pixels = out[(slice(None), *have.relative_to(self.window).slices)]
+            self.into.read(have, pixels)
+        for tile in _tiles_of(area):
+            if tile in edge:
+                window = self._tile_window(tile)
+                part = pixels[(slice(None), *window.relative_to(have).slices)]
+                _cache.keep(self.key, tile, self._strips(tile, window, part))
+        return out
+
+    def _decode_ring(self, out: NDArray[Any] | None, area: tuple[_Tile, _Tile]) -> NDArray[Any]:
+        """Decode tiles around the block and keep them for their own, as they are: tiles decoded together share one array."""
+        have = self._area_window(area)
+        pixels = self.read(have)
+        for tile in _tiles_of(area):
+            window = self._tile_window(tile)
+            _cache.keep(self.key, tile, [(window, pixels[(slice(None), *window.relative_to(have).slices)])])
+        return self._paste(out, have, pixels)
 
     def _take(self, out: NDArray[Any] | None, tile: _Tile, entry: _Entry, is_edge: bool) -> NDArray[Any]:
         """Copy what the window needs of a tile that is cached or under way in another thread; decode it where that fails."""
@@ -234,25 +344,14 @@ class _Reading:
             _cache.keep(self.key, tile, self._strips(tile, wanted, pixels))
         return out
 
-    def _paste(self, out: NDArray[Any] | None, area: tuple[_Tile, _Tile], pixels: NDArray[Any]) -> NDArray[Any]:
+    def _paste(self, out: NDArray[Any] | None, have: Window, pixels: NDArray[Any]) -> NDArray[Any]:
         if out is None:
             out = np.empty((pixels.shape[0], *self.window.shape_yx), dtype=pixels.dtype)
-        have = self._area_window(area)
         wanted = have.clip(self.window)
         out[(slice(None), *wanted.relative_to(self.window).slices)] = pixels[
             (slice(None), *wanted.relative_to(have).slices)
         ]
         return out
-
-    def _keep(self, area: tuple[_Tile, _Tile], pixels: NDArray[Any], ring: set[_Tile], edge: set[_Tile]) -> None:
-        have = self._area_window(area)
-        (top, left), (bottom, right) = area
-        for tile in ((row, col) for row in range(top, bottom + 1) for col in range(left, right + 1)):
-            if tile in ring or tile in edge:
-                window = self._tile_window(tile)
-                part = pixels[(slice(None), *window.relative_to(have).slices)]
-                pieces = [(window, part.copy())] if tile in ring else self._strips(tile, window, part)
-                _cache.keep(self.key, tile, pieces)
 
     def _strips(self, tile: _Tile, window: Window, pixels: NDArray[Any]) -> list[tuple[Window, NDArray[Any]]]:
         """Of a tile of the block, the strips along the block's sides, as wide as the halo on any side."""
@@ -291,9 +390,19 @@ class _Reading:
         return Window(top * rows, left * cols, (bottom - top + 1) * rows, (right - left + 1) * cols).clip(self.whole)
 
 
-def _around(tile: _Tile) -> list[_Tile]:
-    row, col = tile
-    return [(row + down, col + right) for down in (-1, 0, 1) for right in (-1, 0, 1) if down or right]
+def _tiles_of(area: tuple[_Tile, _Tile]) -> list[_Tile]:
+    (top, left), (bottom, right) = area
+    return [(row, col) for row in range(top, bottom + 1) for col in range(left, right + 1)]
+
+
+def _at_sides(part: range, of: tuple[int, int]) -> set[int]:
+    """The first and the last of ``part`` where more of ``of``, first and last, lies beyond.
+
+    >>> _at_sides(range(1, 4), (0, 4)), _at_sides(range(0, 4), (0, 4))
+    ({1, 3}, {3})
+    """
+    sides = [part.start] * (part.start > of[0]) + [part.stop - 1] * (part.stop - 1 < of[1])
+    return set(sides) if part else set()
 
 
 def _rectangles(tiles: list[_Tile]) -> list[tuple[_Tile, _Tile]]:

@@ -35,6 +35,7 @@ from daskraster.running.gathering import Gathering
 from daskraster.running.outputs import Output, receipts
 from daskraster.running.pyramid import Pyramid
 from daskraster.running.report import WriteReport
+from daskraster.running.walking import rows_together
 from daskraster.running.waves import Key, optimised, row_by_row
 
 
@@ -85,7 +86,7 @@ def delayed_run(outputs: Sequence[Output], *, single: bool) -> Delayed:
     graph, recipes = Flattening(travel=Travel.ONCE).flattened(optimised(merged, wanted))
     unguarded = recipes.union(first_keys)
     guarded = {key: task if key in unguarded else _guard(task, first_keys) for key, task in graph.items()}
-    renamed, names = row_by_row(guarded, token)
+    renamed, names = row_by_row(guarded, token, together=rows_together(merged))
     renamed |= _persisted(merged, renamed)
     starts = [names[key] for key in first_keys]
     gatherings = [

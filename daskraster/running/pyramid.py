@@ -121,6 +121,11 @@ class Pyramid:
             ]
         )
 
+    def strip_rows(self, level: int) -> int:
+        """Rows of a strip: those of a tile, of two where a tile has an odd number, since a strip must begin at an even row."""
+        rows = self.levels[level].tile_yx[0]
+        return rows if rows % 2 == 0 else 2 * rows
+
     def _extent(self, level: int) -> Window:
         return Window(0, 0, *self.levels[level].shape[1:])
 
@@ -174,7 +179,7 @@ class SharedLevels:
             A tile could not be encoded or written.
         """
         receipts: list[Receipt] = []
-        height = self._strip_rows(piece.level)
+        height = self._pyramid.strip_rows(piece.level)
         for number in range(piece.window.row_off // height, -(-piece.window.row_stop // height)):
             key = piece.level, piece.band_off, number
             strip = self._strips.get(key)
@@ -191,11 +196,6 @@ class SharedLevels:
                 receipts += self._complete(key, self._strips.pop(key))
         return receipts
 
-    def _strip_rows(self, level: int) -> int:
-        """Rows of a strip: those of a tile, of two where a tile has an odd number, since a strip must begin at an even row."""
-        rows = self._pyramid.levels[level].tile_yx[0]
-        return rows if rows % 2 == 0 else 2 * rows
-
     def _complete(self, key: tuple[int, int, int], strip: _Strip) -> list[Receipt]:
         level, band_off, number = key
         tiles = self._pyramid.levels[level]
@@ -208,7 +208,7 @@ class SharedLevels:
             return receipts + self._go_up(key, strip.values, strip.window)
         self._waiting[key] = strip
         self._edges[key] = strip.values[:, :1].copy(), strip.values[:, -1:].copy()
-        last = round_up(tiles.shape[1], self._strip_rows(level)) // self._strip_rows(level) - 1
+        last = round_up(tiles.shape[1], self._pyramid.strip_rows(level)) // self._pyramid.strip_rows(level) - 1
         for one in range(max(number - 1, 0), min(number + 1, last) + 1):
             beside = [other for other in (one - 1, one + 1) if 0 <= other <= last]
             waiting = (level, band_off, one)
@@ -231,7 +231,7 @@ class SharedLevels:
     def _go_up(self, key: tuple[int, int, int], values: NDArray[Any], region: Window) -> list[Receipt]:
         """The half of a strip as a piece of the next level."""
         level, band_off, number = key
-        height = self._strip_rows(level)
+        height = self._pyramid.strip_rows(level)
         rows, cols = self._pyramid.levels[level + 1].shape[1:]
         top = number * height // 2
         window = Window(top, 0, min(height // 2, rows - top), cols)

@@ -26,6 +26,8 @@ from dask._task_spec import DataNode, convert_legacy_graph, fuse_linear_task_spe
 from dask.highlevelgraph import HighLevelGraph
 from dask.utils import ensure_dict
 
+from daskraster.running.walking import rows_together
+
 # Blocks in a wave. Smaller waves leave threads idle at their ends (one block's time in 4096), larger ones start later.
 WAVE_BLOCKS = 4096
 # Where waves share blocks: each seam keeps two rows of them, and a graph of this size, about 200,000 tasks, still starts in seconds.
@@ -70,8 +72,9 @@ def waves(outputs: Sequence[da.Array], *, skip: Sequence[Collection[Block]] = ()
         if len(first) > 1:
             yield from _sharing(merged, itertools.chain(first, parts), ending)
             return
+    together = rows_together(merged)
     for part in itertools.chain(first, parts):
-        graph, names = row_by_row(optimised(merged, list(part)), ending)
+        graph, names = row_by_row(optimised(merged, list(part)), ending, together=together)
         yield Wave(graph=graph, targets={names[key]: target for key, target in part.items()}, kept=frozenset())
 
 
@@ -160,7 +163,7 @@ def _needed(graph: dict[Key, Any], targets: Sequence[Key], known: set[Key]) -> d
 
 
 def row_by_row(
-    graph: dict[Key, Any], ending: str, known: Collection[Key] = frozenset()
+    graph: dict[Key, Any], ending: str, known: Collection[Key] = frozenset(), *, together: int = 1
 ) -> tuple[dict[str, Any], dict[Key, str]]:
     """The same graph with keys whose order as text is the blocks' row-major order, and the new name of each key.
 
@@ -177,10 +180,27 @@ def row_by_row(
     known
         Keys that are not in the graph, but will be given under their new names. Whatever else tasks depend on that is not there keeps its name:
         it is persisted on a cluster, which knows it by that.
+    together
+        Rows of blocks that are taken column by column, where no block depends on another; see `daskraster.running.walking`.
     """
-    names = {key: _name(key, ending) for key in graph}
+    if together > 1 and not any(map(_is_block, (name for task in graph.values() for name in task.dependencies))):
+        names = {key: _name(_in_bands(key, together), ending) for key in graph}
+    else:
+        names = {key: _name(key, ending) for key in graph}
     renaming = {**{key: _name(key, ending) for key in known}, **names}
     return {names[key]: task.substitute(renaming, key=names[key]) for key, task in graph.items()}, names
+
+
+def _in_bands(key: Key, together: int) -> Key:
+    """A block's key ``(name, band, row, column)`` as its place in the order of bands of rows."""
+    if not _is_block(key):
+        return key
+    *before, row, col = key
+    return *before, row // together, col, row
+
+
+def _is_block(key: Key) -> bool:
+    return isinstance(key, tuple) and len(key) > 2
 
 
 def _name(key: Key, ending: str) -> str:
