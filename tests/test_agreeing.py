@@ -45,6 +45,7 @@ def _worker_with(tmp_path: Path, **versions: str) -> Iterator[Client]:
             [*command, "--no-dashboard", "--local-directory", str(tmp_path)],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
             stderr=subprocess.DEVNULL,
+            cwd=tmp_path,  # the package's own metadata may lie in this folder
         )
         try:
             client.wait_for_workers(1, timeout=60)

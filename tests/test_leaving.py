@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -132,11 +133,15 @@ def test_folders_with_any_name(request: pytest.FixtureRequest, result: Any, tmp_
 
 def test_a_client_that_is_closed_while_receipts_are_fetched() -> None:
     """distributed then raises whatever comes of a scheduler that is None."""
+    running = asyncio.new_event_loop()
+    thread = threading.Thread(target=running.run_forever)
+    thread.start()
 
     class Client:
         status = "running"
+        loop = SimpleNamespace(asyncio_loop=running)
 
-        def sync(self, *_: Any, **__: Any) -> None:
+        async def gather(self, *_: Any, **__: Any) -> None:
             self.status = "closed"
             raise AttributeError("'NoneType' object has no attribute 'gather'")
 
@@ -149,5 +154,10 @@ def test_a_client_that_is_closed_while_receipts_are_fetched() -> None:
 
         ready: ClassVar = [False, True]
 
-    with pytest.raises(dr.WorkerError, match=r"results of 1 blocks cannot be fetched .* the client was closed"):
-        engines._fetched(Client(), Finished(), None)
+    try:
+        with pytest.raises(dr.WorkerError, match=r"results of 1 blocks cannot be fetched .* the client was closed"):
+            engines._fetched(Client(), Finished(), None)
+    finally:
+        running.call_soon_threadsafe(running.stop)
+        thread.join()
+        running.close()

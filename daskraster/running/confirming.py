@@ -41,7 +41,8 @@ def syncing(sink: Sink, client: Any) -> Callable[[], None]:
         partial.sync()
         if client is None:
             return
-        workers = client.scheduler_info(n_workers=-1)["workers"]
+        # There are none where the scheduler is gone: nobody can be asked then, and resume checks every block that the journal tells of.
+        workers = client.scheduler_info(n_workers=-1).get("workers", {})
         others = [address for address, worker in workers.items() if not is_this_machine(worker["host"])]
         if others:
             _flushed(partial, client, others)

@@ -7,11 +7,14 @@ the local scheduler's callback or the cluster's ``as_completed``: the same line 
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import logging
 import socket
 import sys
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import wait
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +29,7 @@ from dask.base import named_schedulers
 from dask.callbacks import Callback
 from dask.tokenize import normalize_token
 
-from daskraster.errors import WorkerError
+from daskraster.errors import DaskRasterError, WorkerError
 from daskraster.files import stop_writing
 from daskraster.formats import choosing
 from daskraster.formats.protocols import Receipt
@@ -39,10 +42,13 @@ from daskraster.running.recipes import forget_recipes
 from daskraster.running.waves import Block, Wave, waves
 from daskraster.running.workers import active_client
 
+logger = logging.getLogger(__name__)
+
 # Results that are fetched with one message: one for each costs scheduler and worker 0.3 ms. With their statistics and pieces of overviews they
 # take some MB.
 FETCHED_AT_ONCE = 32
-FETCHING_SECONDS = 60.0  # before it is looked whether there are workers at all
+LEAVING_SECONDS = 10.0  # for the last words of workers; connecting to one that is gone takes 30
+LOOKING_SECONDS = 0.5  # between two looks whether there are workers at all, while results are fetched
 # What is large in a graph is in it once, and goes to the scheduler once a run: what dask advises.
 UNWARNED = {"distributed.admin.large-graph-warning-threshold": 1 << 60}
 UNDER_WAY = ("lost", "pending")  # how a cluster calls a task whose result went with its worker
@@ -123,8 +129,16 @@ def _leave_workers(client: Any, name: str, listening: Listening | None) -> None:
     """Take up what processes still have to tell, and let them forget the run; dead workers are passed over."""
     told = None if listening is None else listening.run
     news = [_left(name, told)]
+
+    async def last_words() -> Any:
+        return await client.run(_left, name, told, on_error="ignore")
+
     if client is not None and client.status == "running":
-        news += client.run(_left, name, told, on_error="ignore").values()
+        try:
+            news += client.sync(last_words, callback_timeout=LEAVING_SECONDS).values()
+        except TimeoutError:
+            # A worker that is gone, of which the scheduler does not know yet: what the others had to tell is lost with it.
+            logger.debug("workers were not reached within %s s; the run is over for them all the same", LEAVING_SECONDS)
     if listening is not None:
         for of_process in news:
             listening.add_news(of_process)
@@ -306,26 +320,37 @@ def _fetched(client: Any, finished: Any, patience: Patience) -> list[tuple[Any, 
     while len(futures) < FETCHED_AT_ONCE and finished.has_ready():
         futures.append(next(finished))
     wanted = {future.key: future for future in futures}
-    seconds = FETCHING_SECONDS
-    while True:
-        try:
-            results = client.sync(
-                lambda: client.gather(wanted, errors="skip", asynchronous=True), callback_timeout=seconds
-            )
-        except TimeoutError:
-            # A result that went with its worker is computed again, or waited for in vain; a large one from far away needs more time.
+
+    async def gathered() -> Any:
+        return await client.gather(wanted, errors="skip", asynchronous=True)
+
+    coroutine = gathered()
+    try:
+        fetching = asyncio.run_coroutine_threadsafe(coroutine, client.loop.asyncio_loop)
+    except RuntimeError as error:  # the loop is closed
+        coroutine.close()
+        raise _unfetched(len(futures), client, error) from error
+    try:
+        # A result that went with its worker is computed again, or waited for in vain.
+        while not wait([fetching], timeout=LOOKING_SECONDS).done:
+            if client.status != "running":
+                raise _unfetched(len(futures), client, None)
             patience.check()
-            seconds *= 2
-        except Exception as error:
-            # CommClosedError is an OSError; a Client that is closed meanwhile has no error of its own for it: an AttributeError of None, among others.
-            if client.status == "running" and not isinstance(error, OSError):
-                raise
-            why = error if client.status == "running" else "its scheduler is gone, or the client was closed"
-            raise WorkerError(
-                f"the results of {len(futures)} blocks cannot be fetched from the cluster: {why}"
-            ) from error
-        else:
-            return [(future, results[future.key]) for future in futures]
+        results = fetching.result()
+    except (DaskRasterError, KeyboardInterrupt):
+        fetching.cancel()
+        raise
+    except Exception as error:
+        # CommClosedError is an OSError; a Client that is closed meanwhile has no error of its own for it: an AttributeError of None, among others.
+        if client.status == "running" and not isinstance(error, OSError):
+            raise
+        raise _unfetched(len(futures), client, error) from error
+    return [(future, results[future.key]) for future in futures]
+
+
+def _unfetched(count: int, client: Any, error: Exception | None) -> WorkerError:
+    why = error if client.status == "running" else "its scheduler is gone, or the client was closed"
+    return WorkerError(f"the results of {count} blocks cannot be fetched from the cluster: {why}")
 
 
 def _check(future: Any, result: Any, trying: Trying, target: tuple[int, Block]) -> None:
