@@ -31,7 +31,7 @@ def _worker_with(tmp_path: Path, **versions: str) -> Iterator[Client]:
             f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
         )
     paths = [str(folder), str(Path(dr.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    with LocalCluster(n_workers=0, dashboard_address=None) as cluster, Client(cluster) as client:
+    with LocalCluster(n_workers=0, dashboard_address=":0") as cluster, Client(cluster) as client:
         command = [
             sys.executable,
             "-m",

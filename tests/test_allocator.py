@@ -85,7 +85,7 @@ def on(client: Any, function: Any, *arguments: Any) -> Any:
 def fresh() -> Iterator[Any]:
     """A worker as dask starts it, whose heap holds nothing of other tests: arrays would come from there without a fault."""
     with (
-        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as local,
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as local,
         distributed.Client(local) as client,
     ):
         yield client

@@ -56,7 +56,7 @@ def test_a_script_on_threads_never_imports_distributed(tmp_path: Path, name: str
 
 def test_an_active_client_is_what_dask_chooses() -> None:
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         assert scheduler_in_use() == client.get
