@@ -82,8 +82,11 @@ def on(client: Any, function: Any, *arguments: Any) -> Any:
 
 
 @pytest.fixture
-def fresh() -> Iterator[Any]:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A worker as dask starts it, whose heap holds nothing of other tests: arrays would come from there without a fault."""
+    # A Nanny leaves what it starts a worker with in the environment of its own process, and the next one takes it from there.
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
     with (
         distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as local,
         distributed.Client(local) as client,
