@@ -136,7 +136,7 @@ OPENING = """
 import sys, time, json, pickle
 from pathlib import Path
 import daskraster as dr
-from daskraster.lazy.sources import source_of
+from daskraster.lazy.slicing import source_of
 def peak():
     return next(int(l.split()[1]) * 1024 / 1e6 for l in open("/proc/self/status") if l.startswith("VmHWM"))
 paths = sorted(Path(sys.argv[1]).glob("*.tif"))[: int(sys.argv[2])]

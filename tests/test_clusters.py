@@ -182,6 +182,22 @@ def test_cores_beyond_threads_go_to_libraries() -> None:
     assert environment["GDAL_CACHEMAX"] == "512"
 
 
+def _told_by_failing(script: str, folder: Path) -> str:
+    """What a script that fails writes to standard error."""
+    (folder / "script.py").write_text(script)
+    run = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert run.returncode == 1
+    return run.stderr
+
+
 UNGUARDED = """
 import daskraster as dr
 
@@ -190,21 +206,11 @@ client = dr.cluster("local", n_workers=1, threads_per_worker=1)
 
 
 def test_a_script_without_a_guard_is_told_what_it_lacks(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(UNGUARDED)
-    run = subprocess.run(
-        [sys.executable, "script.py"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert run.returncode == 1
-    last = run.stderr.strip().splitlines()[-1]
+    told = _told_by_failing(UNGUARDED, tmp_path)
+    last = told.strip().splitlines()[-1]
     assert last.startswith("daskraster.errors.ClusterError: the workers did not start")
     assert last.endswith('stands under if __name__ == "__main__":, since each worker imports the script')
-    assert "a worker imports the script, which starts workers again" in run.stderr
+    assert "a worker imports the script, which starts workers again" in told
 
 
 FAILING = """
@@ -221,20 +227,10 @@ if __name__ == "__main__":
 
 
 def test_a_bug_on_a_cluster_is_told_once(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(FAILING)
-    run = subprocess.run(
-        [sys.executable, "script.py"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert run.returncode == 1
-    assert "name 'undefined' is not defined" in run.stderr
-    assert "raised by wrong in Window" in run.stderr
-    assert "Compute Failed" not in run.stderr
+    told = _told_by_failing(FAILING, tmp_path)
+    assert "name 'undefined' is not defined" in told
+    assert "raised by wrong in Window" in told
+    assert "Compute Failed" not in told
 
 
 def test_other_lines_of_a_workers_log_stay() -> None:

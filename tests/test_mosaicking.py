@@ -29,7 +29,7 @@ from daskraster.formats.mosaic import Member, MosaicSource
 from daskraster.grid import Window
 from daskraster.lazy import aligning, mosaicking, sources
 from daskraster.lazy.arrays import as_raster
-from daskraster.lazy.sources import source_of
+from daskraster.lazy.slicing import source_of
 from tests.conftest import DATA, TRANSFORM, MakeRaster, pixels, read
 from tests.mosaic_oracle import Placed, oracle
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import daskraster as dr
 from daskraster.lazy.arrays import as_raster
-from daskraster.lazy.sources import auto_chunks
+from daskraster.lazy.chunking import auto_chunks
 from tests.conftest import TRANSFORM, MakeRaster, ignoring_georeference, pixels, read
 
 

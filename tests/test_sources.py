@@ -15,7 +15,7 @@ from scipy.ndimage import median_filter
 import daskraster as dr
 from daskraster.grid import Window
 from daskraster.lazy.arrays import as_raster
-from daskraster.lazy.sources import source_of
+from daskraster.lazy.slicing import source_of
 from tests.conftest import MakeRaster, pixels
 
 

@@ -287,7 +287,7 @@ def test_whole_pixel_shifts_are_copied(make_raster: MakeRaster) -> None:
 def test_sources_travel(make_raster: MakeRaster) -> None:
     image = dr.open_raster(make_raster(pixels((1, *SOURCE.shape_yx)), crs="EPSG:32630", transform=SOURCE.transform))
     aligned = dr.align(image.rio.write_nodata(0), like=TARGETS["other zone"])
-    view = dr.lazy.sources.source_of(aligned.data)
+    view = dr.lazy.slicing.source_of(aligned.data)
     assert view is not None
     other = pickle.loads(pickle.dumps(view.source))
     assert (other.token, hash(other)) == (view.source.token, hash(view.source))

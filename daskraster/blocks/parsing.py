@@ -120,6 +120,13 @@ class _Table:
         return self._places[key]
 
     def apply(self, operation: str, arguments: tuple[int, ...], position: int) -> int:
+        """The place of an operation on nodes; of a number where all of them are.
+
+        Raises
+        ------
+        ExpressionError
+            It does not work on such numbers, or gives none.
+        """
         nodes = [self.nodes[place] for place in arguments]
         values = [node.value for node in nodes if isinstance(node.value, int | float)]
         if operation == "pos":

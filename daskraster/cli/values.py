@@ -37,6 +37,11 @@ class Text(click.ParamType[Any]):
 def number(text: str) -> int | float:
     """A whole number stays one: 64-bit nodata is exact.
 
+    Raises
+    ------
+    ValueError
+        It is none.
+
     >>> number("18446744073709551615"), number("nan"), number("1e3")
     (18446744073709551615, nan, 1000.0)
     """
@@ -62,7 +67,13 @@ def number_or_text(text: str) -> int | float | str:
 
 
 def whole_numbers(text: str) -> tuple[int, ...]:
-    """``"2,4,8"``."""
+    """``"2,4,8"``.
+
+    Raises
+    ------
+    ValueError
+        A part is none.
+    """
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -70,7 +81,13 @@ def whole_numbers(text: str) -> tuple[int, ...]:
 
 
 def pixels(text: str) -> int | tuple[int, int]:
-    """``"512"``, or ``"256,512"`` as (y, x)."""
+    """``"512"``, or ``"256,512"`` as (y, x).
+
+    Raises
+    ------
+    ValueError
+        There are more than two, or a part is no whole number.
+    """
     sizes = whole_numbers(text)
     if len(sizes) > 2:
         raise ValueError(f"{text!r} must be one number of pixels, or two: rows,columns")
@@ -90,7 +107,13 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def json_text(text: str) -> Any:
-    """JSON, with a message that shows how it looks."""
+    """JSON, with a message that shows how it looks.
+
+    Raises
+    ------
+    ValueError
+        It is none.
+    """
     try:
         return json.loads(text)
     except ValueError as error:
@@ -98,7 +121,13 @@ def json_text(text: str) -> Any:
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """A JSON object."""
+    """A JSON object.
+
+    Raises
+    ------
+    ValueError
+        It is no JSON, or another kind of it.
+    """
     value = json_text(text)
     if not isinstance(value, dict):
         raise ValueError(f"{text!r} must be names and values, as in '{{\"size\": 5}}'")
@@ -106,7 +135,13 @@ def json_object(text: str) -> dict[str, Any]:
 
 
 def json_or_file(text: str) -> Any:
-    """JSON, or a file that holds it."""
+    """JSON, or a file that holds it.
+
+    Raises
+    ------
+    ValueError
+        It is neither.
+    """
     if text.lstrip().startswith(("{", "[")):
         return json_text(text)
     try:
@@ -116,7 +151,13 @@ def json_or_file(text: str) -> Any:
 
 
 def by_value(text: str) -> Any:
-    """Pixel values and what stands for them: ``'{"1": "water"}'``, or a list for 0, 1, 2 ..."""
+    """Pixel values and what stands for them: ``'{"1": "water"}'``, or a list for 0, 1, 2 ...
+
+    Raises
+    ------
+    ValueError
+        It is no JSON, or a name in it is no pixel value.
+    """
     value = json_or_file(text)
     if not isinstance(value, dict):
         return value
@@ -127,7 +168,13 @@ def by_value(text: str) -> Any:
 
 
 def pair(text: str) -> tuple[str, str]:
-    """``NAME=VALUE``."""
+    """``NAME=VALUE``.
+
+    Raises
+    ------
+    ValueError
+        There is no sign of equality, or no name before it.
+    """
     name, sign, value = text.partition("=")
     if not sign or not name:
         raise ValueError(f"{text!r} must be NAME=VALUE")
@@ -135,7 +182,13 @@ def pair(text: str) -> tuple[str, str]:
 
 
 def table(text: str) -> Any:
-    """A CSV file as a table; the path of a raster stays one."""
+    """A CSV file as a table; the path of a raster stays one.
+
+    Raises
+    ------
+    ValueError
+        The file cannot be read.
+    """
     if Path(text).suffix.lower() != ".csv":
         return text
     import pandas as pd  # noqa: PLC0415 - a third of a second that --help does not need

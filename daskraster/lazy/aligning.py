@@ -29,6 +29,7 @@ from daskraster.formats.gdalwarp import warps
 from daskraster.formats.warped import Nodata, Regrid, Warp, WarpedSource
 from daskraster.grid import Grid, Window
 from daskraster.lazy.arrays import Raster, as_raster, encoded_nodata, metadata_of, new_array
+from daskraster.lazy.chunking import ChunksYX, auto_chunks, starts
 from daskraster.lazy.gridding import (
     EXTENTS,
     TargetGrid,
@@ -39,7 +40,7 @@ from daskraster.lazy.gridding import (
     warn_of_invention,
 )
 from daskraster.lazy.opening import open_raster
-from daskraster.lazy.sources import BlockWindows, ChunksYX, SourceView, auto_chunks, source_array, starts
+from daskraster.lazy.sources import BlockWindows, SourceView, source_array
 from daskraster.timing import stage
 
 

@@ -22,8 +22,10 @@ from daskraster.blocks.masking import holds
 from daskraster.errors import RasterArrayError
 from daskraster.grid import Grid
 from daskraster.labels import checked_categories
+from daskraster.lazy.chunking import auto_chunks
 from daskraster.lazy.georeference import coordinates, georeferenced, grid_of
-from daskraster.lazy.sources import SourceView, auto_chunks, source_of
+from daskraster.lazy.slicing import source_of
+from daskraster.lazy.sources import SourceView
 from daskraster.metadata import BandMetadata, Number, RasterMetadata, without_derived
 
 FILL_ATTRS = ("_FillValue", "missing_value", "fill_value", "nodata")

@@ -36,8 +36,9 @@ from daskraster.formats.mosaic import HeldPixels, Member, MosaicSource
 from daskraster.grid import Grid, Window, window_transform
 from daskraster.lazy.agreement import Candidate, candidate_of, check_alike, check_method, common_metadata
 from daskraster.lazy.arrays import as_raster, new_array
+from daskraster.lazy.chunking import auto_chunks, starts
 from daskraster.lazy.headers import absolute, read_headers
-from daskraster.lazy.sources import BlockWindows, SourceView, auto_chunks, source_array, starts
+from daskraster.lazy.sources import BlockWindows, SourceView, source_array
 from daskraster.metadata import Number, RasterMetadata
 from daskraster.pixeltypes import check_nodata
 from daskraster.timing import stage

@@ -39,9 +39,10 @@ from daskraster.lazy.arrays import (
     like,
     metadata_of,
 )
+from daskraster.lazy.chunking import ChunksYX
 from daskraster.lazy.functions import DueOutput, Fill, FunctionStep, Nodata, Pick, function_name
 from daskraster.lazy.schedulers import scheduler_in_use
-from daskraster.lazy.sources import BlockWindows, ChunksYX, source_array
+from daskraster.lazy.sources import BlockWindows, source_array
 from daskraster.metadata import DERIVED_TAG_PREFIXES, Number
 from daskraster.pixeltypes import PIXEL_TYPES, check_nodata
 

@@ -15,8 +15,9 @@ from daskraster.formats import choosing
 from daskraster.grid import Window, tile_table
 from daskraster.hints import near
 from daskraster.lazy.arrays import as_raster, new_array
+from daskraster.lazy.chunking import auto_chunks, check_chunks
 from daskraster.lazy.headers import absolute
-from daskraster.lazy.sources import SourceView, auto_chunks, check_chunks, source_array
+from daskraster.lazy.sources import SourceView, source_array
 
 
 def open_raster(

@@ -25,7 +25,8 @@ from daskraster.formats.gdal import GdalSource
 from daskraster.formats.kea_source import KeaSource
 from daskraster.grid import Grid, Window
 from daskraster.lazy.arrays import Raster, as_raster, metadata_of, new_array
-from daskraster.lazy.sources import ChunksYX, SourceView, auto_chunks, source_array
+from daskraster.lazy.chunking import ChunksYX, auto_chunks
+from daskraster.lazy.sources import SourceView, source_array
 from daskraster.metadata import BandMetadata, RasterMetadata
 from daskraster.pictures.canvas import BLUE, GREEN, ORANGE, VERMILION
 from daskraster.pictures.colouring import classified, composed, default_bands, is_classes, valid_pixels

@@ -19,7 +19,8 @@ from daskraster.errors import OptionError
 from daskraster.formats import choosing
 from daskraster.grid import Grid, Window, window_transform
 from daskraster.lazy.arrays import Raster
-from daskraster.lazy.sources import SourceView, auto_chunks, source_array
+from daskraster.lazy.chunking import auto_chunks
+from daskraster.lazy.sources import SourceView, source_array
 from daskraster.pictures.thinning import thinned
 
 LARGEST = 1 << 28  # rows x columns made for a look: 16,384 squared, one band of uint16 in 1 to 3 s

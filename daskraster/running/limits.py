@@ -94,7 +94,13 @@ def _limit_pools(threads: int, undo: contextlib.ExitStack) -> None:
 
 @contextlib.contextmanager
 def limited(client: Any) -> Iterator[None]:
-    """Limits for the time of a run: on all workers of ``client``, those that join later too, or in this process where there is none."""
+    """Limits for the time of a run: on all workers of ``client``, those that join later too, or in this process where there is none.
+
+    Raises
+    ------
+    WorkerError
+        A worker lacks the package, or the scheduler is gone, or the client was closed; nothing was computed.
+    """
     if client is None:
         teach()
         threads = dask.config.get("num_workers", None) or CPU_COUNT

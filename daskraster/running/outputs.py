@@ -28,8 +28,9 @@ from daskraster.formats import choosing
 from daskraster.formats.protocols import Piece, Receipt, Sink
 from daskraster.grid import Window, round_up, split_axis
 from daskraster.lazy.arrays import Raster, encoded_nodata, metadata_of
+from daskraster.lazy.chunking import ChunksYX, auto_chunks, starts
 from daskraster.lazy.neighbourhood import exchange
-from daskraster.lazy.sources import ChunksYX, auto_chunks, source_array, sources_in, starts
+from daskraster.lazy.sources import source_array, sources_in
 from daskraster.metadata import BandMetadata, Number, RasterMetadata
 from daskraster.options import Inherit, WriteOptions
 from daskraster.pixeltypes import check_nodata, pixel_type

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from daskraster.lazy.sources import ChunksYX, SourceView
+from daskraster.lazy.chunking import ChunksYX
+from daskraster.lazy.sources import SourceView
 from daskraster.pictures.pages import PlanFacts, page
 from daskraster.running.memory import MemoryPlan
 

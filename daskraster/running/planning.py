@@ -15,9 +15,10 @@ import xarray as xr
 from daskraster.errors import OptionError, RasterMemoryError
 from daskraster.lazy.anatomy import Anatomy, FunctionLayer, anatomy
 from daskraster.lazy.arrays import as_raster
+from daskraster.lazy.chunking import ChunksYX, auto_chunks
 from daskraster.lazy.functions import function_name
 from daskraster.lazy.schedulers import scheduler_in_use
-from daskraster.lazy.sources import ChunksYX, ReadBlock, auto_chunks
+from daskraster.lazy.sources import ReadBlock
 from daskraster.options import WriteKeywords, WriteOptions
 from daskraster.pictures.pages import same_rows
 from daskraster.running.engines import uses_other_processes

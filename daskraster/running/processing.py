@@ -188,6 +188,13 @@ class _Files:
 
     @classmethod
     def of(cls, given: Any, what: str) -> _Files:
+        """Paths from what a user gives.
+
+        Raises
+        ------
+        OptionError
+            There are none, one is no path, or two outputs are one file.
+        """
         if isinstance(given, str | os.PathLike):
             return cls(paths=(given,), names=None, single=True)
         if isinstance(given, Mapping):
