@@ -21,7 +21,6 @@ from dask.sizeof import sizeof
 from numpy.typing import NDArray
 
 import daskraster as dr
-from daskraster.errors import WorkerError
 from daskraster.running import recipes, waves
 from daskraster.running.flattening import Flattening, Travel
 from daskraster.running.recipes import LARGE_NBYTES, Packed, Program, Recipe
@@ -144,22 +143,6 @@ def test_a_worker_that_dies_with_the_only_copy(image: xr.DataArray, tmp_path: Pa
         dr.write_raster(with_halo(image, table), tmp_path / "out.tif", blocksize=32, **QUIET)
     assert table.killing.exists()
     np.testing.assert_array_equal(read(tmp_path / "out.tif"), table.table[VALUES])
-
-
-@pytest.mark.parametrize("content", [b"", b"something else", None])
-def test_a_file_that_is_not_ours_is_not_unpickled(tmp_path: Path, table: Table, content: bytes | None) -> None:
-    recipe = Recipe("run", Program(steps=(), out="value", shared={"value": table}, own=()))
-    recipe.wait_in(tmp_path / "file")
-    arrived = pickle.loads(pickle.dumps(recipe))
-    np.testing.assert_array_equal(arrived().table, table.table)
-    if content is None:
-        (tmp_path / "file").unlink()
-    else:
-        (tmp_path / "file").write_bytes(content)
-    recipes.forget_recipes("")
-    del arrived
-    with pytest.raises(WorkerError, match="what all blocks share"):
-        pickle.loads(pickle.dumps(recipe))()
 
 
 @pytest.mark.parametrize("protocol", [4, 5])

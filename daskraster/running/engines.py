@@ -11,7 +11,6 @@ import asyncio
 import itertools
 import logging
 import socket
-import sys
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import wait
@@ -98,7 +97,7 @@ def run(
     if uses_other_processes():
         parts = _sendable(parts)
     name = uuid.uuid4().hex
-    flattening = Flattening(name, _travel(client))
+    flattening = Flattening(name, Travel.WITH_EACH if client is None else Travel.LARGE_ONCE)
     parts = (_flat(wave, flattening) for wave in parts)
     if listening is not None:
         wrap = listening.wrapped
@@ -108,16 +107,6 @@ def run(
         _run_waves(client, parts, on_receipt, trying)
     finally:
         _leave_workers(client, name, listening)
-        flattening.close()
-
-
-def _travel(client: Any) -> Travel:
-    """How what blocks share gets to them on the engine in use."""
-    if client is not None:
-        return Travel.LARGE_ONCE
-    multiprocessing = sys.modules.get("dask.multiprocessing")
-    in_use = multiprocessing is not None and scheduler_in_use() is multiprocessing.get
-    return Travel.LARGE_IN_FILES if in_use else Travel.WITH_EACH
 
 
 def _flat(wave: Wave, flattening: Flattening) -> Wave:

@@ -9,11 +9,9 @@ A recipe is small, most often, and travels with each task. A large one - a funct
 from __future__ import annotations
 
 import enum
-import tempfile
 import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
@@ -21,7 +19,7 @@ from dask._task_spec import DataNode, GraphNode, Task, TaskRef, _execute_subgrap
 from dask.array.core import _pass_extra_kwargs
 from dask.order import order
 
-from daskraster.running.recipes import LARGE_NBYTES, Packed, Program, Recipe, call
+from daskraster.running.recipes import LARGE_NBYTES, Program, Recipe, call
 
 type _Key = Any
 
@@ -30,11 +28,9 @@ class Travel(enum.Enum):
     """How what blocks share gets to them."""
 
     WITH_EACH = enum.auto()
-    """With each task: nothing is pickled in threads, and little is in other processes."""
+    """With each task: nothing is pickled in threads."""
     LARGE_ONCE = enum.auto()
     """The large as tasks of their own, for a cluster. All are pickled now."""
-    LARGE_IN_FILES = enum.auto()
-    """The large in files, for processes of this machine. All are pickled now."""
     ONCE = enum.auto()
     """All as tasks of their own, for whatever will run them. Nothing is pickled now."""
 
@@ -53,7 +49,6 @@ class Flattening:
     def __init__(self, run: str = "", travel: Travel = Travel.WITH_EACH) -> None:
         self._run = run
         self._travel = travel
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._placed: set[str] = set()
 
     def flattened(self, graph: Mapping[Any, Any]) -> tuple[dict[Any, Any], frozenset[str]]:
@@ -76,19 +71,10 @@ class Flattening:
             recipe.place(f"recipe-{recipe.token}")
             return recipe
         packed = recipe.packed()
-        if isinstance(packed, Packed) and packed.nbytes >= LARGE_NBYTES and not packed.compressed:
-            if self._travel is Travel.LARGE_ONCE:
-                # The same in the next wave of the run: it is there already.
-                recipe.place(f"recipe-{packed.digest}-{self._run}")
-            else:
-                self._folder = self._folder or tempfile.TemporaryDirectory(prefix="daskraster-")
-                recipe.wait_in(Path(self._folder.name, recipe.token))
+        if packed.nbytes >= LARGE_NBYTES and not packed.compressed:
+            # The same in the next wave of the run: it is there already.
+            recipe.place(f"recipe-{packed.digest}-{self._run}")
         return recipe
-
-    def close(self) -> None:
-        """The run is over: remove its files."""
-        if self._folder is not None:
-            self._folder.cleanup()
 
 
 def _same(value: Any) -> Any:

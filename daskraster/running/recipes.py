@@ -14,29 +14,24 @@ but its tasks. One that holds a model or a table of hundreds of megabytes is a t
     Task(key, call, TaskRef(recipe.name), (0, 3, 7))
 
 It goes to the scheduler once, to one worker from there, to the others from worker to worker, and if all of these die the scheduler has it still. dask's scheduler of processes
-has no place to keep anything: there it waits in a file for the time of the run. Which tasks become what is decided in `daskraster.running.flattening`.
+has no place to keep anything (and no pickle is ever read from a disk): there it travels with each task. Which tasks become what is decided in `daskraster.running.flattening`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
-import mmap
 import pickle
 import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
 from dask._task_spec import GraphNode
 from dask.sizeof import sizeof
 from dask.tokenize import normalize_token
-
-from daskraster.errors import WorkerError
 
 LARGE_NBYTES = 1 << 20
 """From here on a recipe travels once. Up to here compressing takes 10 ms, and chunk sizes all but vanish; a model would take seconds."""
@@ -129,53 +124,13 @@ def _packed(compressed: bool, content: Any, *buffers: Any) -> Packed:
     return Packed(content, buffers, compressed=compressed)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class InFile:
-    """A program as bytes in a file that processes of this machine and user read."""
-
-    path: Path
-    lengths: tuple[int, ...]
-    digest: str
-
-    @classmethod
-    def of(cls, packed: Packed, path: Path) -> InFile:
-        """Write it to a new file."""
-        with path.open("xb") as file:
-            for part in packed.parts:
-                file.write(part)
-        return cls(path, tuple(memoryview(part).nbytes for part in packed.parts), packed.digest)
-
-    def program(self) -> Program:
-        """Unpickle it, if it is what was written.
-
-        Raises
-        ------
-        WorkerError
-            The file is not there, or is another one.
-        """
-        try:
-            with self.path.open("rb") as file:
-                # Pages of the file, which all processes have in common, until somebody writes to one.
-                content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
-        except (OSError, ValueError) as error:
-            raise WorkerError(f"what all blocks share cannot be read from {self.path}: {error}") from error
-        parts, begin = [], 0
-        for length in self.lengths:
-            parts.append(content[begin : begin + length])
-            begin += length
-        packed = Packed(parts[0], tuple(parts[1:]))
-        if begin != content.nbytes or not hmac.compare_digest(packed.digest, self.digest):
-            raise WorkerError(f"{self.path} holds something else than what all blocks share: it is not read")
-        return packed.program()
-
-
 class Recipe:
     """A `Program` that many tasks share; unpickled when it is first called in a process. Safe in threads."""
 
     __slots__ = ("__weakref__", "_lock", "_packed", "_program", "placed", "token")
 
     def __init__(
-        self, token: str, program: Program | None, packed: Packed | InFile | None = None, *, placed: bool = False
+        self, token: str, program: Program | None, packed: Packed | None = None, *, placed: bool = False
     ) -> None:
         self.token = token
         self.placed = placed
@@ -193,7 +148,7 @@ class Recipe:
         """As bytes, made once."""
         return _known_recipe, (self.token, self.packed(), self.placed)
 
-    def packed(self) -> Packed | InFile:
+    def packed(self) -> Packed:
         """The bytes, made once."""
         with self._lock:
             if self._packed is None:
@@ -207,16 +162,10 @@ class Recipe:
         with _lock:
             _known[name] = self
 
-    def wait_in(self, path: Path) -> None:
-        """From now on it travels as the name of a file, new, with its bytes."""
-        packed = self.packed()
-        assert isinstance(packed, Packed)
-        self._packed = InFile.of(packed, path)
-
     @property
     def nbytes(self) -> int:
         """Of what travels, as far as it has been made."""
-        return self._packed.nbytes if isinstance(self._packed, Packed) else 0
+        return 0 if self._packed is None else self._packed.nbytes
 
     def _unpacked(self) -> Program:
         with self._lock:
@@ -243,7 +192,7 @@ _known: WeakValueDictionary[str, Recipe] = WeakValueDictionary()
 _kept: OrderedDict[str, Recipe] = OrderedDict()
 
 
-def _known_recipe(token: str, packed: Packed | InFile, placed: bool) -> Recipe:
+def _known_recipe(token: str, packed: Packed, placed: bool) -> Recipe:
     """The recipe of this process, which may be unpickled already."""
     with _lock:
         recipe = _known.get(token)
