@@ -27,7 +27,7 @@ from daskraster.blocks.merging import METHODS
 from daskraster.formats import warped
 from daskraster.formats.mosaic import Member, MosaicSource
 from daskraster.grid import Window
-from daskraster.lazy import aligning, mosaicking, sources
+from daskraster.lazy import aligning, mosaicking
 from daskraster.lazy.arrays import as_raster
 from daskraster.lazy.slicing import source_of
 from tests.conftest import DATA, TRANSFORM, MakeRaster, pixels, read
@@ -243,7 +243,6 @@ def test_two_thousand_inputs(make_raster: MakeRaster, tmp_path: Path) -> None:
 def test_a_task_holds_only_the_members_it_touches(
     scattered: tuple[list[Path], list[Placed]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "BLOCK_NBYTES", 400)
     monkeypatch.setattr(mosaicking, "auto_chunks", lambda shape, *_: ((5,) * 5, (5,) * 4))
     result = dr.apply(np.negative, dr.mosaic(scattered[0]), overlap=1, dtype="uint16", bands=2)
     (optimised,) = dask.optimize(result.data)
