@@ -36,6 +36,10 @@ LEADER = (-1, -1, -1)
 """Index in the receipts of what the leading process writes."""
 
 
+type Halves = Iterator[tuple[int, Window, NDArray[Any]]]
+"""Level, window and pixels ``(band, y, x)`` of each half of a block."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BandRule:
     """How one band is made smaller."""
@@ -75,9 +79,7 @@ class Pyramid:
         """The block's own pixels ``(band, y, x)``."""
         return values[(slice(None), *core.relative_to(self.with_halo(core)).slices)]
 
-    def upper_levels(
-        self, values: NDArray[Any], core: Window, band_off: int
-    ) -> Iterator[tuple[int, Window, NDArray[Any]]]:
+    def upper_levels(self, values: NDArray[Any], core: Window, band_off: int) -> Halves:
         """Level, window and pixels of every half that a block makes; the last of them is a piece where its level is shared.
 
         Parameters

@@ -22,7 +22,7 @@ from dask.highlevelgraph import HighLevelGraph
 from daskraster.formats.protocols import Narrowing
 from daskraster.formats.tilecache import band_rows
 from daskraster.lazy.sources import ReadBlock, reads_in
-from daskraster.running.outputs import WriteBlock
+from daskraster.running.blockwriting import WriteBlock
 
 
 def rows_together(graph: HighLevelGraph) -> int:
