@@ -8,7 +8,7 @@ from typing import Any
 
 
 def progress_line(total: int, name: str, unit: str, *, wanted: bool = True, **options: Any) -> Any:
-    """A tqdm bar that counts ``total`` steps; the caller updates and closes it.
+    """A tqdm bar that counts ``total`` steps; the caller updates and closes it. Where nobody watches, one that shows nothing.
 
     Parameters
     ----------
@@ -21,7 +21,9 @@ def progress_line(total: int, name: str, unit: str, *, wanted: bool = True, **op
     **options
         Further ones of tqdm.
     """
-    from tqdm import TqdmWarning  # noqa: PLC0415 - 4 ms, and in a notebook ipywidgets, that reading alone does not need
+    if not (wanted and is_watched()):
+        return _Unseen(total)
+    from tqdm import TqdmWarning  # noqa: PLC0415 - 4 ms, and in a notebook ipywidgets, that only a line somebody sees needs
 
     with warnings.catch_warnings():
         # In a notebook without ipywidgets it asks for them; a line of text does as well.
@@ -32,12 +34,31 @@ def progress_line(total: int, name: str, unit: str, *, wanted: bool = True, **op
         total=total,
         desc=name,
         unit=unit,
-        # In a notebook the widget shows whatever the streams are.
-        disable=not (wanted and is_watched()),
+        disable=False,  # in a notebook the widget shows whatever the streams are
         # As wide as the terminal is now: a line that is longer breaks into two, and only the second one is written over.
         dynamic_ncols=True,
         **options,
     )
+
+
+class _Unseen:
+    """Takes what a bar takes, and shows nothing: what tqdm's own does with ``disable=True``, without importing it."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.initial = self.n = 0
+
+    def update(self, steps: int = 1) -> None:
+        """Count nothing: nobody asks."""
+
+    def set_postfix_str(self, text: str, *, refresh: bool = True) -> None:
+        """Say nothing."""
+
+    def refresh(self) -> None:
+        """Draw nothing."""
+
+    def close(self) -> None:
+        """Leave nothing behind."""
 
 
 def is_watched() -> bool:

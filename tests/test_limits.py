@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
+import types
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +126,22 @@ def test_pools_of_loaded_libraries_are_limited_where_threadpoolctl_is_there() ->
     finally:
         limits.lift_limits()
     assert threadpoolctl.threadpool_info() == before
+
+
+def test_pools_are_looked_for_again_only_after_an_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    looked: list[object] = []
+    look = threadpoolctl.ThreadpoolController
+
+    def counted() -> object:
+        looked.append(1)
+        return look()
+
+    monkeypatch.setattr(threadpoolctl, "ThreadpoolController", counted)
+    monkeypatch.setattr(limits, "_known", None)
+    for due in (1, 1, 2, 2):
+        if len(looked) == 1 < due:
+            monkeypatch.setitem(sys.modules, "just_imported", types.ModuleType("just_imported"))
+        limits.set_limits({}, threads=1)
+        limits.lift_limits()
+        assert len(looked) == due

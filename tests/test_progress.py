@@ -144,3 +144,18 @@ def test_in_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, widgets:
         assert "arning" not in written
         assert "ipywidgets" not in written
     assert shown[-1]["text/plain"].startswith(f"[{tmp_path / 'out.tif'}\n")  # a list of reports as they print
+
+
+def test_no_bar_is_imported_where_nobody_sees_it() -> None:
+    script = """
+import sys
+from daskraster.running.progress import Progress
+for wanted in (True, False):
+    with Progress("x.tif", 3, wanted=wanted) as line:
+        line.skip(1)
+        line.again(1)
+        line.add(5)
+print("tqdm" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import logging
 import sys
@@ -17,6 +18,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 import daskraster as dr
+from daskraster.formats.versions import PACKAGES, library_versions
 from daskraster.running import facts
 from tests.conftest import MakeRaster, ignoring_georeference, pixels
 
@@ -269,3 +271,9 @@ def test_plain_values() -> None:
         "p": "a",
         "f": "a object",
     }
+
+
+def test_versions_are_those_that_are_installed() -> None:
+    found = library_versions()
+    for name in PACKAGES:
+        assert found[name] == importlib.metadata.version(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from daskraster.blocks.codecs import TileCodec
 from daskraster.blocks.tiling import TileArray
 from daskraster.formats import tiff
 from daskraster.formats.gdal_handles import quiet_gdal
+from daskraster.formats.memo import Memo
 from daskraster.grid import Grid, Window
 from daskraster.metadata import BandMetadata, Number, RasterMetadata
 from daskraster.options import PREDICTABLE
@@ -25,6 +27,8 @@ LAYER_TYPE = "LAYER_TYPE"  # the item by which GDAL's other formats say that pix
 # Bits of NewSubfileType.
 REDUCED_RESOLUTION, MASK = 1, 4
 PHOTOMETRIC_MASK = 4
+# What variables that GDAL and PROJ look at begin with.
+GDALS_OWN = ("GDAL_", "GTIFF_", "OSR_", "OGR_", "CPL_", "PROJ_", "COMPRESS_", "TIFF_")
 EMPTY_METADATA = b"<GDALMetadata></GDALMetadata>\0"
 
 
@@ -36,7 +40,7 @@ def directory_of(metadata: RasterMetadata, codec: TileCodec, tiles: TileArray, *
     rasterio.errors.RasterioError
         GDAL cannot make it.
     """
-    _, (directory,) = tiff.parse(_template(metadata, _creation_options(codec, tiles, big=big)))
+    directory = _made(metadata, _creation_options(codec, tiles, big=big))
     nodata = metadata.bands[0].nodata
     if nodata is not None:
         # rasterio passes nodata as a double: 64-bit integers would lose digits.
@@ -63,7 +67,7 @@ def mask_directory(mask: TileArray, *, big: bool, overview: bool) -> tiff.Direct
         has_transform=False,
     )
     options = {**_creation_options(TileCodec(compress="deflate"), mask, big=big), "nbits": 1}
-    _, (directory,) = tiff.parse(_template(metadata, options))
+    directory = _made(metadata, options)
     directory[tiff.NEW_SUBFILE_TYPE] = tiff.Tag.long(MASK | (REDUCED_RESOLUTION if overview else 0))
     directory[tiff.PHOTOMETRIC] = tiff.Tag.short(PHOTOMETRIC_MASK)
     directory.pop(tiff.GDAL_METADATA, None)
@@ -118,6 +122,30 @@ def filled_up(items: tiff.Tag | None, longest: tiff.Tag) -> tiff.Tag:
 def nodata_text(nodata: Number) -> str:
     """As GDAL writes it, with all digits."""
     return str(nodata) if isinstance(nodata, int) else f"{nodata:.17g}"
+
+
+# A COG with masks has 20 directories; one of 4000 tiles has 64 KB: 2 MB at most. Making one takes 0.7 ms, finding it 0.03.
+_memo: Memo[tiff.Directory] = Memo(
+    most=32, most_nbytes=1 << 16, nbytes=lambda directory: sum(len(tag.raw) for tag in directory.values())
+)
+
+
+def _made(metadata: RasterMetadata, creation_options: dict[str, Any]) -> tiff.Directory:
+    """GDAL's directory, the caller's own to change. A run asks for each of its own three times: for its plan, at its start, at its end.
+
+    Raises
+    ------
+    rasterio.errors.RasterioError
+        GDAL cannot make it.
+    """
+    told = {name: text for name, text in os.environ.items() if name.startswith(GDALS_OWN)}
+    here = rasterio.env.getenv() if rasterio.env.hasenv() else {}
+    return dict(
+        _memo.of(
+            (metadata, creation_options, told, here),
+            lambda: tiff.parse(_template(metadata, creation_options))[1][0],
+        )
+    )
 
 
 def _template(metadata: RasterMetadata, creation_options: dict[str, Any]) -> bytes:

@@ -34,7 +34,7 @@ from daskraster.formats.kea_layout import (
     open_kea,
 )
 from daskraster.formats.kea_tables import read_colormap, read_names
-from daskraster.grid import Grid, Window
+from daskraster.grid import Grid, Window, crs_of
 from daskraster.metadata import BandMetadata, Number, RasterMetadata, without_derived
 
 # What GDAL and kealib itself write where nobody told them a transform.
@@ -201,7 +201,7 @@ def _crs(kea: KeaFile, item: str) -> pyproj.CRS | None:
     try:
         # Through GDAL, as for every other format: a KEA file and its GeoTIFF twin then have one CRS, not two spellings of it.
         with quiet_gdal():
-            return pyproj.CRS.from_wkt(rasterio.CRS.from_wkt(wkt).to_wkt())
+            return crs_of(rasterio.CRS.from_wkt(wkt).to_wkt())
     except (CRSError, pyproj.exceptions.CRSError) as error:
         raise kea.error(f"no CRS can be made of {wkt[:60]!r}: {error}") from error
 

@@ -26,8 +26,10 @@ def library_versions() -> dict[str, str]:
 def _installed() -> dict[str, str]:
     versions: dict[str, str] = {}
     for name in PACKAGES:
+        # A package that is imported knows its own; looking for what is installed takes 0.3 ms for each.
+        own = getattr(sys.modules.get(name), "__version__", None)
         try:
-            versions[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name) if own is None else str(own)
         except importlib.metadata.PackageNotFoundError:  # run from its sources, not installed
             continue
     return versions

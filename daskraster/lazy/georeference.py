@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyproj
 import rioxarray  # noqa: F401 - gives DataArrays their .rio
 import xarray as xr
 from affine import Affine
 
 from daskraster.errors import RasterArrayError
-from daskraster.grid import Grid
+from daskraster.grid import Grid, crs_of
 
 # Coordinates that went through float32 miss their place by less than this share of a pixel, an irregular axis by more.
 SPACING_TOLERANCE_PIXELS = 0.1
@@ -43,7 +42,7 @@ def grid_of(array: xr.DataArray, y_dim: str, x_dim: str, name: str) -> tuple[Gri
         transform = Affine.translation(x.first - x_step / 2, y.first - y_step / 2) @ Affine.scale(x_step, y_step)
         if stored is not None:
             transform = _on_stored(transform, stored, shape_yx)
-    projected = pyproj.CRS.from_wkt(crs.to_wkt()) if crs is not None else None
+    projected = crs_of(crs.to_wkt()) if crs is not None else None
     has_transform = projected is not None or not transform.is_identity
     return Grid(projected, transform, shape_yx), has_transform
 
@@ -101,11 +100,12 @@ def coordinates(grid: Grid, *, has_transform: bool, bands: Sequence[int]) -> dic
 
 
 def georeferenced(array: xr.DataArray, grid: Grid, *, has_transform: bool) -> xr.DataArray:
-    """The array with ``spatial_ref`` for a grid; encoding kept."""
+    """The array itself, which is new, with ``spatial_ref`` for a grid; encoding kept."""
     encoding = dict(array.encoding)
+    # In place: a copy of each coordinate, twice, takes a third of the 1.2 ms.
     if grid.crs is not None:
-        array = array.rio.write_crs(grid.crs.to_wkt())
+        array.rio.write_crs(grid.crs.to_wkt(), inplace=True)
     if has_transform:
-        array = array.rio.write_transform(grid.transform)
+        array.rio.write_transform(grid.transform, inplace=True)
     array.encoding = {**encoding, **{key: value for key, value in array.encoding.items() if key == "grid_mapping"}}
     return array

@@ -16,6 +16,7 @@ import functools
 import importlib
 import logging
 import os
+import sys
 import threading
 import time
 import uuid
@@ -37,6 +38,8 @@ TRIES = 5
 _lock = threading.Lock()
 _holders = 0
 _undo: contextlib.ExitStack | None = None
+# How many modules were imported, and the last of them, when the controller of the pools was made.
+_known: tuple[tuple[int, str], Any] | None = None
 
 
 def set_limits(
@@ -86,10 +89,21 @@ def _limit_pools(threads: int, undo: contextlib.ExitStack) -> None:
         threadpoolctl = importlib.import_module("threadpoolctl")
     except ImportError:
         return
-    # One look at the libraries that are loaded, which takes 3 ms, serves both.
-    controller = threadpoolctl.ThreadpoolController()
+    controller = _controller(threadpoolctl)
     if any(pool["num_threads"] > threads for pool in controller.info()):
         undo.callback(controller.limit(limits=threads).restore_original_limits)
+
+
+def _controller(threadpoolctl: Any) -> Any:
+    """What controls the pools that are loaded. Looking for them takes 2.3 ms, and 6 the first time: once as long as nothing was imported.
+
+    A library that comes otherwise, by ``ctypes`` alone, is seen after the next import.
+    """
+    global _known  # noqa: PLW0603 - what is loaded is loaded into the process
+    loaded = (len(sys.modules), next(reversed(sys.modules)))
+    if _known is None or _known[0] != loaded:
+        _known = loaded, threadpoolctl.ThreadpoolController()
+    return _known[1]
 
 
 @contextlib.contextmanager
