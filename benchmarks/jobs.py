@@ -320,7 +320,8 @@ GOALS = (
     *_goals(8192),
     *_goals(24_576),
     Goal(job=_KEA_JOB, row=OWN, reference="limit by hand", limit=1.25, at_least=False, key="run_seconds"),
-    Goal(job=_KEA_JOB, row="HDF5's own filters", reference=OWN, limit=5.0, at_least=True),
+    # As of the small scenes: imports are two thirds of the process, and a fifth of HDF5's is less than xarray and dask take for theirs.
+    Goal(job=_KEA_JOB, row="HDF5's own filters", reference=OWN, limit=5.0, at_least=True, key="run_seconds"),
     Goal(job=_KEA_JOB, row=OWN, reference="daskraster, GeoTIFF to GeoTIFF", limit=1.15, at_least=False, key="run_seconds"),
     Goal(job=_KEA_READ, row="HDF5's own filters", reference=OWN, limit=4.0, at_least=True, key="run_seconds"),
     Goal(job="mean 5 x 5, 8192", row=OWN, reference="limit by hand", limit=1.2, at_least=False, key="run_seconds"),

@@ -108,6 +108,19 @@ def test_windows_that_cut_chunks(window: Window) -> None:
     assert pickle.loads(pickle.dumps(source)) == source
 
 
+@pytest.mark.parametrize(("bands", "halo"), [((1,), 5), ((2, 1), 33), ((3, 1, 2), 64)])
+def test_blocks_with_a_halo_are_what_hdf5_reads(tmp_path: Path, bands: tuple[int, ...], halo: int) -> None:
+    path = written(tmp_path, "halo.kea", pixels((3, 300, 410), "int32"), blocksize=64, overviews=False)
+    source, _, _ = describe(str(path), bands=None, masked=False, overview_level=None)
+    with h5py.File(path) as file:
+        whole = np.stack([file[f"BAND{band}/DATA"][...] for band in bands])
+    raster = Window(0, 0, 300, 410)
+    for row in range(0, 300, 128):
+        for col in range(0, 410, 128):
+            window = Window(row, col, 128, 128).clip(raster).grow((halo, halo)).clip(raster)
+            np.testing.assert_array_equal(source.read(window, bands), whole[(slice(None), *window.slices)])
+
+
 FILTERS = {
     "lzf": {"compression": "lzf", "chunks": (64, 64)},
     "checksum": {"fletcher32": True, "compression": "gzip", "chunks": (64, 64)},

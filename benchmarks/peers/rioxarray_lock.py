@@ -7,6 +7,7 @@ from typing import Any
 
 import dask
 import dask.array as da
+import dask.threaded
 import numpy as np
 import rioxarray
 
@@ -95,7 +96,8 @@ def run(
 def read(source: Path, target: Path, *, threads: int = 2, block: int = 2048, cache_mb: int = 256) -> None:
     """Read every pixel, keep none, a handle per thread; the number of pixels goes into ``target``."""
     os.environ["GDAL_CACHEMAX"] = str(cache_mb)
-    with dask.config.set(scheduler="threads", num_workers=threads):
+    # As daskraster's row: its name would make dask import distributed.
+    with dask.config.set(scheduler=dask.threaded.get, num_workers=threads):
         image: Any = rioxarray.open_rasterio(source, chunks={"band": -1, "y": block, "x": block}, lock=False)
         counts = image.data.map_blocks(
             lambda pixels: np.full((1, 1, 1), pixels.size), dtype=np.int64, meta=np.empty((0, 0, 0), np.int64),

@@ -81,13 +81,24 @@ class KeaSource:
         """
         check_unchanged(self.path, (self.path,), self.token)
         key = f"{self.token} {self.overview_level} {bands} {self.mask_nodata} {self.mask_bands}"
-        return tilecache.read_window(key, window, self.shape[1:], self.tile_yx, lambda part: self._decode(part, bands))
+        into = tilecache.ReadInto(
+            bands=len(bands), dtype=self.dtype, read=lambda part, out: self._decode(part, bands, out)
+        )
+        return tilecache.read_window(
+            key,
+            window,
+            self.shape[1:],
+            self.tile_yx,
+            lambda part: self._decode(part, bands),
+            into=into if self.mask_nodata is None else None,
+        )
 
-    def _decode(self, window: Window, bands: tuple[int, ...]) -> NDArray[Any]:
-        pixels = np.empty((len(bands), *window.shape_yx), self.pixel_dtype)
+    def _decode(self, window: Window, bands: tuple[int, ...], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Pixels as they are, into ``out`` where it is given; masked ones in a new array."""
+        pixels = np.empty((len(bands), *window.shape_yx), self.pixel_dtype) if out is None else out
         try:
-            for band, out in zip(bands, pixels, strict=True):
-                self._read_item(data_item(band, self.overview_level), window, out)
+            for band, of_band in zip(bands, pixels, strict=True):
+                self._read_item(data_item(band, self.overview_level), window, of_band)
             valid = self._valid(window, bands) if any(band in self.mask_bands for band in bands) else None
         except RasterFormatError as error:
             raise RasterReadError(str(error)) from error
