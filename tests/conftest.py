@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import warnings
@@ -25,6 +26,10 @@ from tests.fakepbs import FakePbs
 # A busy machine is slow, and no fault of the code: nothing is timed in a test.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+# What a shell without job control starts with "&" ignores Ctrl-C, and so does every process that it starts: tests of Ctrl-C would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 TRANSFORM = from_origin(300_000, 6_000_000, 10, 10)
