@@ -61,9 +61,9 @@ def cluster(
         ``"local"``: processes on this machine. ``"slurm"``, ``"pbs"``: jobs of a batch system, one worker process each; needs the extra
         ``jobqueue``.
     n_workers
-        Worker processes, which are jobs on a batch system. Default: as many as fit this machine; one job.
+        Worker processes; on a batch system each is a job. Default: as many as dask would start on this machine; one job.
     threads_per_worker
-        Blocks that a worker has at work at one time. Default: as dask divides this machine; 4, or what the site's ``jobqueue.yaml`` says, in a job.
+        Blocks that a worker computes at one time. Default: as dask divides this machine; 4, or what the site's ``jobqueue.yaml`` says, in a job.
     cores_per_worker
         Cores of a job, where its libraries are to have more than one thread for each block; default ``threads_per_worker``.
     memory
@@ -90,9 +90,9 @@ def cluster(
     log_directory
         For the jobs' output. Default: a folder under ``~/.cache/daskraster``, removed at the end.
     wait_for
-        Workers to wait for before this returns; default 1, all on this machine.
+        Of a batch system: workers to wait for before this returns; default 1. On this machine all are waited for.
     timeout
-        Seconds to wait for them; None: for ever.
+        Of a batch system: seconds to wait for them; None: for ever.
     **options
         Anything else that `distributed.LocalCluster`, `distributed.Worker`, or dask-jobqueue's cluster of this kind takes.
 

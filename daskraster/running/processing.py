@@ -113,7 +113,7 @@ def process(
         Inputs on other grids are brought to one, as by `daskraster.align`: True by nearest, or the name of a resampling, or one for each
         input: a list, or a dict by name where ``inputs`` is one (those left out: nearest). False: they are refused.
     extent, like
-        As in `daskraster.align` (``"intersection"`` and the grid of the first input, where left out); with ``align`` alone.
+        As in `daskraster.align`; only together with ``align``. Left out: ``"intersection"``, and the grid of the first input.
     output_options
         Write options of single outputs, by name (or by path, where outputs have no names).
     **options
@@ -130,13 +130,15 @@ def process(
     GridMismatchError
         The inputs lie on different grids and ``align`` was not asked for; or they have no pixel in common.
     RasterArrayError
-        An input without CRS or transform is to be aligned.
+        An input that is to be aligned has no CRS or transform.
     RasterNotFoundError, RasterFormatError
         An input that is missing or no raster.
     BlockResultError
-        The function returned something else than the outputs are due.
+        What the function returned does not fit the outputs: another number of arrays, other names, a wrong shape or dtype.
+    RasterMemoryError, FunctionPicklingError, WorkerError
+        As `write_raster`.
     RasterWriteError
-        The disk refused; no output is published then.
+        An output could not be written; none is published then.
     Exception
         Whatever the function raised, with a note that names the block.
 
