@@ -171,7 +171,7 @@ class WriteOptions:
     """How often a block that raised is tried again before it stops the run; None: 2 on a cluster, 0 elsewhere."""
     name: str | None = None
     """A name for what is computed. You vouch that the same name means the same function: ``resume`` then compares the name
-    and not the functions. None: functions are compared by their code."""
+    and not the functions. None: functions are compared by their code and arguments."""
 
     def __post_init__(self) -> None:
         for check in (self._check_codec, self._check_layout, self._check_overviews, self._check_running):
