@@ -152,7 +152,7 @@ def _grid_like(like: Any) -> Grid:
     if isinstance(like, str | os.PathLike):
         like = open_raster(like)
     if not isinstance(like, xr.DataArray):
-        raise OptionError(f"like= must be a DataArray, a Grid or the path of a raster, came {type(like).__name__}")
+        raise OptionError(f"like= must be a DataArray, a Grid or the path of a raster, got {type(like).__name__}")
     raster = as_raster(like, "the raster given as like=")
     check_placed(raster.grid, raster.name, has_transform=raster.has_transform)
     return raster.grid

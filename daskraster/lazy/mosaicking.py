@@ -121,7 +121,7 @@ def mosaic(
 def _listed(rasters: Any) -> list[Given]:
     if isinstance(rasters, str | bytes | os.PathLike | xr.DataArray | xr.Dataset) or not isinstance(rasters, Iterable):
         raise OptionError(
-            f"mosaic needs a list of paths or DataArrays, came {type(rasters).__name__}; as in mosaic([a, b]), or of a folder's files mosaic(sorted(Path('tiles').glob('*.tif')))"
+            f"mosaic needs a list of paths or DataArrays, got {type(rasters).__name__}; as in mosaic([a, b]), or for the files of a folder mosaic(sorted(Path('tiles').glob('*.tif')))"
         )
     given = list(rasters)
     if not given:

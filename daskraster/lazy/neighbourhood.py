@@ -139,7 +139,7 @@ def apply(
     """
     if not callable(func):
         raise OptionError(
-            f"the first argument of apply is the function, came a {type(func).__name__}; as in apply(smooth, image, overlap=5)"
+            f"the first argument of apply must be the function, got a {type(func).__name__}; as in apply(smooth, image, overlap=5)"
         )
     if not rasters:
         raise OptionError("apply needs at least one raster, as in apply(smooth, image, overlap=5)")
@@ -213,7 +213,7 @@ def _due(dtype: Any, bands: Any, outputs: int) -> tuple[DueOutput, ...]:
     counts = list(bands) if isinstance(bands, list | tuple) else [bands] * outputs
     if len(dtypes) != outputs or len(counts) != outputs:
         raise OptionError(
-            f"dtype= and bands= must be one for all or one for each of {outputs} outputs, came dtype={dtype!r}, bands={bands!r}"
+            f"dtype= and bands= must be one for all or one for each of {outputs} outputs, got dtype={dtype!r}, bands={bands!r}"
         )
     if any(
         count is not None and (isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1)

@@ -187,7 +187,7 @@ class Prediction:
         assert self.due is not None
         if results.shape != (count, self.due.bands):
             raise BlockResultError(
-                f".{self.method} of {count} rows is due to return ({count}, {self.due.bands}) values, came {results.shape}; "
+                f".{self.method} of {count} rows must return ({count}, {self.due.bands}) values, got {results.shape}; "
                 "without dtype= it is tried beforehand"
             )
         if results.dtype != self.due.dtype and not (
@@ -229,7 +229,7 @@ def _tried(step: Prediction, model: Any, data: da.Array, dtype: np.dtype[Any] | 
             results = step.rows(model, np.ascontiguousarray(block.reshape(len(block), -1)[:, places].T))
             if results.ndim != 2 or len(results) != places.size or results.dtype.kind not in "biuf":
                 raise OptionError(
-                    f"the model's .{step.method} of {places.size} rows returned {results.dtype} of shape {results.shape}; due are numbers, one row each"
+                    f"the model's .{step.method} of {places.size} rows returned {results.dtype} of shape {results.shape}; expected numbers, one row each"
                 )
             return DueRows(bands=results.shape[1], dtype=dtype or pixel_type(results.dtype))
     raise OptionError(

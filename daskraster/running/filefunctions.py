@@ -176,7 +176,7 @@ class FileFunction:
             if pixels.shape[1:] == due_yx:
                 return pixels, found
             wrong = BlockResultError(
-                f"{self.call.name} wrote a file of {pixels.shape[2]} x {pixels.shape[1]} pixels; due are the {due_yx[1]} x {due_yx[0]} "
+                f"{self.call.name} wrote a file of {pixels.shape[2]} x {pixels.shape[1]} pixels; it must have the {due_yx[1]} x {due_yx[0]} "
                 "of the file it got, halo included"
             )
         if printed():
@@ -224,7 +224,7 @@ def _lazy(step: FileFunction, image: xr.DataArray, overlap: Any, boundary: Any) 
 
 def _call(func: Any, kwargs: Mapping[str, Any] | None, scratch: Any, run: str) -> Call:
     if not callable(func):
-        raise OptionError(f"the first argument of process_files is the function, came {func!r}")
+        raise OptionError(f"the first argument of process_files must be the function, got {func!r}")
     if scratch is not None and not (Path(scratch).is_dir() and os.access(scratch, os.W_OK)):
         raise OptionError(f"scratch={os.fspath(scratch)!r} is no folder that can be written to")
     name = function_name(func)

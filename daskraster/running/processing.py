@@ -151,7 +151,7 @@ def process(
     ((1, 100, 100), 'float32')
     """
     if not callable(func):
-        raise OptionError(f"the first argument of process is the function, came {func!r}")
+        raise OptionError(f"the first argument of process must be the function, got {func!r}")
     sources = _Files.of(inputs, "inputs")
     targets = _Files.of(outputs, "outputs")
     _check_names(sources, with_block=with_block, kwargs=kwargs or {})
@@ -209,7 +209,7 @@ class _Files:
         wrong = [path for path in paths if not isinstance(path, str | os.PathLike)]
         if wrong or not paths:
             came = repr(wrong[0]) if wrong else "none"
-            raise OptionError(f"{what}= must be a path, a list of paths, or a dict of name -> path; came {came}")
+            raise OptionError(f"{what}= must be a path, a list of paths, or a dict of name -> path; got {came}")
         if len(set(map(os.fspath, paths))) < len(paths) and what == "outputs":
             raise OptionError(f"two outputs go to one file: {', '.join(map(str, paths))}")
         return cls(paths=paths, names=names, single=False)
@@ -261,7 +261,7 @@ class Named:
                 else type(returned).__name__
             )
             raise BlockResultError(
-                f"{self.__name__} is due to return a dict of {', '.join(self.outputs)}, the names of outputs=; came {came}"
+                f"{self.__name__} must return a dict of {', '.join(self.outputs)}, the names of outputs=; got {came}"
             )
         results = tuple(returned[name] for name in self.outputs)
         return results if len(results) > 1 else results[0]

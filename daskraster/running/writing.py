@@ -122,7 +122,7 @@ def write_raster(
     _check_compute(checked, compute=compute)
     if not isinstance(path, str | os.PathLike):
         raise OptionError(
-            f"the second argument of write_raster is the path, came a {type(path).__name__}; as in write_raster(raster, 'out.tif')"
+            f"the second argument of write_raster must be the path, got a {type(path).__name__}; as in write_raster(raster, 'out.tif')"
         )
     outputs = _plan({path: raster}, {path: checked})
     return _run(outputs, checked)[0] if compute else delayed_run(outputs, single=True)
