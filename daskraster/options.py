@@ -133,7 +133,7 @@ class WriteOptions:
     tags: Mapping[str, str] | None = None
     """Metadata items added to those of the array."""
     colormap: Colormap | None = None
-    """Pixel value -> (red, green, blue, alpha); None: what the array says, where the format can hold it."""
+    """Pixel value -> (red, green, blue, alpha), of one band of uint8 or uint16; None: what the array says, where the format can hold it."""
     thematic: bool | None = None
     """Whether pixels are classes; None: what the array says."""
     attribute_table: Any = None

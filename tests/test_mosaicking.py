@@ -395,7 +395,7 @@ def test_palettes(make_raster: MakeRaster) -> None:
             dataset.write_colormap(1, {1: (255, 0, 0, 255)})
         paths.append(path)
     assert dr.mosaic(paths).attrs["colormap"][1] == (255, 0, 0, 255)
-    with pytest.raises(dr.OptionError, match="method='mean' would make classes"):
+    with pytest.raises(dr.OptionError, match="method='mean' would mix the classes"):
         dr.mosaic(paths, method="mean")
 
 

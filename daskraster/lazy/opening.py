@@ -38,7 +38,8 @@ def open_raster(
         Block size in pixels. ``"auto"``: whole multiples of the file's tiles (full-width bands of rows where it has strips),
         about 8 MiB of pixels, all bands counted. Or an int, a pair ``(y, x)`` of ints or of tuples of sizes, a dict with ``y`` and
         ``x``; -1 is a whole axis. Or a table of `tile_windows`: the blocks are then its cores, whatever its overlap. All bands of a pixel are
-        always in one block.
+        always in one block. Blocks that are multiples of the output's tiles (512, see ``blocksize`` of `write_raster`) are written as they are,
+        others are re-cut first.
     masked
         False: pixels are what the file holds. True: pixels are floats (float32 for 8 and 16 bits, else float64), NaN where the file says nodata or
         masks them, and the file's nodata value moves to ``encoding["_FillValue"]``. To copy a file together with a mask of its own, open it with

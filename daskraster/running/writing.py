@@ -215,7 +215,7 @@ def _check_compute(options: WriteOptions, *, compute: bool) -> None:
     asked = [name for name, wish in (("resume", options.resume), ("keep_partial", options.keep_partial)) if wish]
     if asked:
         raise OptionError(
-            f"{asked[0]}=True does not go with compute=False: nobody leads such a run, so no journal is kept; leave one of the two out"
+            f"{asked[0]}=True does not go with compute=False: no process leads such a run, so no journal is kept; leave one of the two out"
         )
     if options.retries is not None:
         raise OptionError(
