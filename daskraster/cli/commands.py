@@ -241,7 +241,8 @@ PARAMETERS: dict[str, tuple[Callable[..., None], list[Any]]] = {
                 help="Beyond the raster's edge: none (smaller blocks), nearest, reflect, nodata, source, or a number; else none.",
             ),
             click.option(
-                "--dtype", help="Pixel type that it returns; with --bands too, it is not run once beforehand to find out."
+                "--dtype",
+                help="Pixel type that it returns; with --bands too, it is not run once beforehand to find out.",
             ),
             click.option("--bands", type=click.IntRange(1), help="Number of bands that it returns."),
             click.option("--with-block", is_flag=True, help="It also takes a Block: window, transform, CRS, nodata."),
@@ -271,7 +272,9 @@ PARAMETERS: dict[str, tuple[Callable[..., None], list[Any]]] = {
                 "--skip-band", type=click.IntRange(1), default=1, show_default=True, help="The band that has it."
             ),
             click.option(
-                "--background", type=Text("NUMBER", values.number), help="Value where no raster has a pixel; else nodata, or 0."
+                "--background",
+                type=Text("NUMBER", values.number),
+                help="Value where no raster has a pixel; else nodata, or 0.",
             ),
             write_options(),
         ],

@@ -34,7 +34,11 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """A decorator that adds what every command that writes has, but ``--clobber``, whose default is the command's."""
     for option in reversed(
         [
-            click.option("--threads", type=click.IntRange(1), help="Threads, else one for each core; with --cluster, of each worker."),
+            click.option(
+                "--threads",
+                type=click.IntRange(1),
+                help="Threads, else one for each core; with --cluster, of each worker.",
+            ),
             click.option(
                 "--cluster",
                 type=click.Choice(["local", *BATCH]),

@@ -28,7 +28,10 @@ WORDING: dict[str, tuple[Any, str]] = {
     "quality": (int, "Of jpeg and webp, 1-100."),
     "max_error": (float, "lerc: the largest error a pixel may get."),
     "predictor": (int, "1 none, 2 horizontal differences, 3 floating point; else what suits the pixels."),
-    "blocksize": (Text("PIXELS", values.pixels), "Size of the file's tiles, one number or ROWS,COLUMNS; else 512, less for small rasters."),
+    "blocksize": (
+        Text("PIXELS", values.pixels),
+        "Size of the file's tiles, one number or ROWS,COLUMNS; else 512, less for small rasters.",
+    ),
     "interleave": (
         click.Choice(["pixel", "band"], case_sensitive=False),
         "Whether a tile holds all bands of its pixels, or one band.",
@@ -55,7 +58,10 @@ WORDING: dict[str, tuple[Any, str]] = {
     ),
     "progress": (None, "A progress line on standard error, where that is a terminal."),
     "resume": (None, "Go on with what a killed run has left of this output."),
-    "keep_partial": (None, "Keep finished blocks for --resume when the run fails; else with --resume, and on batch systems."),
+    "keep_partial": (
+        None,
+        "Keep finished blocks for --resume when the run fails; else with --resume, and on batch systems.",
+    ),
     "retries": (int, "How often a failed block is tried again; else 2 on a cluster, 0 elsewhere."),
     "name": (str, "--resume compares this name instead of the function's code."),
     "provenance": (None, "Store in the output's metadata how it was made."),

@@ -113,9 +113,7 @@ class FunctionStep:
             returned = (returned,)
         elif not isinstance(returned, tuple | list) or len(returned) != len(self.outputs):
             came = f"{len(returned)} of them" if isinstance(returned, tuple | list) else type(returned).__name__
-            raise BlockResultError(
-                f"{name} must return a tuple of {len(self.outputs)} arrays, got {came}; {where}"
-            )
+            raise BlockResultError(f"{name} must return a tuple of {len(self.outputs)} arrays, got {came}; {where}")
         return [
             _checked(result, due, window.shape_yx, f"{name} {where}", core.shape_yx)
             for result, due in zip(returned, self.outputs, strict=True)
