@@ -72,10 +72,10 @@ def cluster(
     adapt
         Fewest and most workers, in place of ``n_workers``: dask asks for as many as there is work for.
     environment
-        Variables for the workers, beside and before those that are set anyway: ``GDAL_CACHEMAX``, ``GDAL_NUM_THREADS``,
-        ``OMP_NUM_THREADS`` and its like, and ``MALLOC_TRIM_THRESHOLD_`` with ``MALLOC_MMAP_THRESHOLD_``, so that arrays are as fast as in threads.
+        Variables for the workers. They win over those that are set anyway: ``GDAL_CACHEMAX``, ``GDAL_NUM_THREADS``,
+        ``OMP_NUM_THREADS`` and the like, and ``MALLOC_TRIM_THRESHOLD_`` with ``MALLOC_MMAP_THRESHOLD_``, so that arrays are as fast as in threads.
     local_directory
-        Where workers put temporary files. Default: the node's own disk (``$SLURM_TMPDIR``, ``$TMPDIR``, ``/tmp``).
+        Where workers put temporary files. Default: in a job the node's own disk (``$SLURM_TMPDIR``, ``$TMPDIR``, ``/tmp``), else what dask chooses.
     interface
         Network between scheduler and workers, as ``ip link`` names it. Default on batch systems: the first fast one (``ib0``, ``hsn0`` ...) where there is one.
     dashboard_address
