@@ -8,7 +8,7 @@
     result = dr.apply(smooth, image, overlap=5)      # lazy; smooth(block) sees its halo, the halo is trimmed
     report = dr.write_raster(result, "out.tif")      # streams: read, compute, encode, write; one task a block
 
-The house has seven floors; a module imports only from floors below its own. README has one line for each module::
+The package has seven floors; a module imports only from floors below its own. README names every module::
 
     7  doors       accessor, backend, cli/     .dr, xarray's engine "kea", the command: each line calls one public function
     6  running/    arrays into files           write_raster, process, explain, check_overlap, cluster; resume, progress, report

@@ -22,7 +22,7 @@
         |-- ClusterError          (RuntimeError)  a job that was refused, workers that did not come
         `-- WorkerError           (RuntimeError)  workers that died with a block, or lack a package: look at their memory and logs
 
-    DaskRasterWarning             (UserWarning)   said once, where a default had to give way
+    DaskRasterWarning             (UserWarning)   said once: a default had to give way, something was left out, or was left by an earlier run
 
 Each class is also the builtin it resembles, so that ``except ValueError`` goes on working. Each takes one string, and further
 facts come with ``add_note``: exceptions of that shape survive pickling, which a process pool and a cluster need
@@ -90,4 +90,4 @@ class WorkerError(DaskRasterError, RuntimeError):
 
 
 class DaskRasterWarning(UserWarning):
-    """A default had to give way; said once for each run."""
+    """A default had to give way, something was left out, or an earlier run has left something; said once for each run."""

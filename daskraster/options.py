@@ -105,9 +105,9 @@ class WriteOptions:
     """Validated options of one output."""
 
     driver: str | None = None
-    """GDAL's name of the format, GTiff, COG or KEA; None: from the suffix."""
+    """GDAL's name of the format, GTiff, COG or KEA; None: from the suffix (.tif, .tiff, .gtiff: GTiff; .kea: KEA)."""
     compress: str = "deflate"
-    """none, deflate, zstd, lzw, packbits, lzma, lerc, lerc_deflate, lerc_zstd, jpeg, webp."""
+    """none, deflate, zstd, lzw, packbits, lzma, lerc, lerc_deflate, lerc_zstd, jpeg, webp. In KEA none and deflate."""
     level: int | None = None
     """Effort of the compression; None: the fastest good one (deflate by ISA-L, zstd 1)."""
     quality: int | None = None
@@ -115,17 +115,17 @@ class WriteOptions:
     max_error: float = 0.0
     """lerc: the largest error a pixel may get; 0 keeps every bit."""
     predictor: int | None = None
-    """1 none, 2 horizontal differences, 3 floating point; None: 2 for integers, 3 for floats where the compression takes one."""
+    """1 none, 2 horizontal differences, 3 floating point; None: 2 for integers and 3 for floats with deflate, zstd and lzw. KEA has none: it shuffles bytes."""
     blocksize: int | tuple[int, int] | None = None
-    """Tile size in pixels, (y, x), multiples of 16 in GeoTIFF; None: 512, less for smaller rasters."""
+    """Size of the file's tiles in pixels, one number or (y, x); multiples of 16 in GeoTIFF, square in KEA. None: 512, less for smaller rasters."""
     interleave: Literal["pixel", "band"] = "pixel"
-    """Whether a tile holds all bands of its pixels or one band."""
+    """Whether a tile holds all bands of its pixels or one band; in KEA it is always one."""
     bigtiff: bool | None = None
-    """None: BigTIFF as soon as the pixels could pass 4 GB."""
+    """Of GeoTIFF and COG. None: BigTIFF from 2 GiB of pixels on, so that no file passes the 4 GiB of classic TIFF."""
     nodata: Number | Inherit | None = INHERIT
-    """A number labels pixels as "no data": those of that value, and NaN, which is written as it; pixels of the value that meant "no data" before stay
-    as they are. None: no label. Left out: what the array says; NaN of an array opened with ``masked=True`` is its file's value again, other NaN
-    stays NaN (arithmetic forgets what the file's value was: ``masked * 2`` has NaN alone, so name the number here)."""
+    """The value that means "no data" in the file. A number: that value; NaN is written as it, and pixels of the value that meant "no data" before stay
+    as they are. None: no such value. Left out: what the array says. NaN of an array opened with ``masked=True`` then becomes its file's value again, other NaN
+    stays NaN. (xarray's arithmetic forgets the file's value: ``masked * 2`` only has NaN, so give the number here.)"""
     dtype: np.dtype[Any] | None = None
     """Pixel type of the file; None: the array's. Conversion rounds half away from zero and clamps."""
     band_names: tuple[str, ...] | None = None
@@ -133,7 +133,7 @@ class WriteOptions:
     tags: Mapping[str, str] | None = None
     """Metadata items added to those of the array."""
     colormap: Colormap | None = None
-    """Pixel value -> (red, green, blue, alpha); None: what the array says, where the format can hold it."""
+    """Pixel value -> (red, green, blue, alpha), of one band of uint8 or uint16; None: what the array says, where the format can hold it."""
     thematic: bool | None = None
     """Whether pixels are classes; None: what the array says."""
     attribute_table: Any = None
@@ -146,14 +146,14 @@ class WriteOptions:
     """GeoTIFF and COG: write a file ``.aux.xml`` beside, for what GDAL keeps there: category names, attribute tables, that pixels are classes,
     histograms. Without it what the array brings along of these is left out, and what was asked for is refused."""
     mask: bool = False
-    """Write masks: one for all bands in GeoTIFF and COG, as GDAL has it, where a pixel is masked as no band of it is valid; one for each band in KEA.
-    Valid is what is neither nodata nor NaN. With ``nodata=None`` the mask alone says what is valid, and pixels that the array
+    """Write masks. A pixel is valid that is neither nodata nor NaN. GeoTIFF and COG have one mask for all bands, as GDAL has it: a pixel is masked
+    where no band of it is valid. KEA has one for each band. With ``nodata=None`` the mask alone says what is valid, and pixels that the array
     calls nodata are masked. GDAL and QGIS look at a mask before nodata, and each overview of a GeoTIFF has its own. Pixels opened with
-    ``masked=False`` from a file that has a mask are refused, since they do not show it. In GeoTIFF all bands of a pixel are in one block then."""
+    ``masked=False`` from a file that has a mask are refused, since they do not show it. In GeoTIFF all bands of a pixel are then computed in one block."""
     statistics: bool = True
     """Statistics of every band, in the same pass, in the file and in the report."""
     overviews: bool | tuple[int, ...] = True
-    """Overviews in the same pass. True: 2, 4, 8 ... down to one tile; powers of two: those levels."""
+    """Overviews in the same pass. True: 2, 4, 8 ... down to one tile; a list of powers of two, as ``[2, 4, 8]``: those; False: none."""
     overview_resampling: str | None = None
     """average, nearest, mode or bilinear; None: average, and nearest for classes and palettes."""
     progress: bool = True
@@ -170,8 +170,8 @@ class WriteOptions:
     retries: int | None = None
     """How often a block that raised is tried again before it stops the run; None: 2 on a cluster, 0 elsewhere."""
     name: str | None = None
-    """A name for what is computed, by which the user vouches that the same name means the same function: ``resume`` then compares the name
-    and not the functions. None: functions are compared by their code."""
+    """A name for what is computed. You vouch that the same name means the same function: ``resume`` then compares the name
+    and not the functions. None: functions are compared by their code and arguments."""
 
     def __post_init__(self) -> None:
         for check in (self._check_codec, self._check_layout, self._check_overviews, self._check_running):

@@ -96,9 +96,9 @@ def test_names_of_the_user_go_before_constants() -> None:
         ("eval(b1)", 0, "no function"),
         ("sqr(b1)", 0, "did you mean sqrt"),
         ("b1(2)", 0, "is a raster"),
-        ("sin(b1, b1)", 0, "takes one argument, came 2"),
-        ("where(b1)", 0, "takes 3 arguments, came 1"),
-        ("max()", 0, "at least one argument, came 0"),
+        ("sin(b1, b1)", 0, "takes one argument, got 2"),
+        ("where(b1)", 0, "takes 3 arguments, got 1"),
+        ("max()", 0, "at least one argument, got 0"),
         ("sin", 0, "is a function"),
         ("b1 b1", 3, "operator is missing"),
         ("2b1", 1, "operator is missing"),
@@ -172,7 +172,7 @@ def test_long_texts_are_shown_in_part() -> None:
 
 
 def test_what_is_no_text_is_refused() -> None:
-    with pytest.raises(ExpressionError, match="came int"):
+    with pytest.raises(ExpressionError, match="got int"):
         parse(3, ())  # type: ignore[arg-type]
 
 

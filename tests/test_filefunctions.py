@@ -212,10 +212,10 @@ def in_another_type(tile: str) -> str:
     ("func", "message"),
     [
         (lambda tile: tile + ".out", r"<?lambda>? returned .*block_0_0\.tif\.out, but wrote no file there"),
-        (lambda tile: None, "due to return the path of the file it wrote, came None"),
-        (lambda tile: 3, "due to return the path of the file it wrote, came 3"),
+        (lambda tile: None, "must return the path of the file it wrote, got None"),
+        (lambda tile: 3, "must return the path of the file it wrote, got 3"),
         (lambda tile: __file__, "which is no raster"),
-        (shrinks, "shrinks wrote a file of 16 x 15 pixels; due are the 16 x 16"),
+        (shrinks, "shrinks wrote a file of 16 x 15 pixels; it must have the 16 x 16"),
     ],
 )
 def test_what_comes_back_is_checked(
@@ -228,7 +228,7 @@ def test_what_comes_back_is_checked(
 
 
 def test_dtype_may_not_change_between_blocks(make_raster: MakeRaster, tmp_path: Path, scratch: Path) -> None:
-    with pytest.raises(BlockResultError, match="due is dtype float32, came float64"):
+    with pytest.raises(BlockResultError, match="expected dtype float32, got float64"):
         dr.process_files(
             in_another_type, make_raster(pixels((1, 16, 32))), tmp_path / "out.tif", chunks=16, scratch=scratch
         )
@@ -385,7 +385,7 @@ def _wait(ready: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"func": "add_one"}, "first argument of process_files is the function"),
+        ({"func": "add_one"}, "first argument of process_files must be the function"),
         ({"format": "ENVI"}, "format='ENVI' cannot be handed to a function; possible are GTiff, KEA"),
         ({"scratch": "/nowhere"}, "scratch='/nowhere' is no folder"),
         ({"overlap": -1}, "overlap=-1"),

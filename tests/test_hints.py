@@ -42,5 +42,5 @@ def test_readers_say_it(make_raster: MakeRaster, tmp_path: Path) -> None:
         dr.write_raster(image, tmp_path / "out.tif", compres="zstd")  # type: ignore[call-overload]
     with pytest.raises(dr.OptionError, match="no NumPy dtype; did you mean uint8"):
         dr.write_raster(image, tmp_path / "out.tif", dtype="unit8")
-    with pytest.raises(dr.OptionError, match="the second argument of write_raster is the path, came a DataArray"):
+    with pytest.raises(dr.OptionError, match="the second argument of write_raster must be the path, got a DataArray"):
         dr.write_raster("out.tif", image)  # type: ignore[call-overload]

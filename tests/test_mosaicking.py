@@ -395,7 +395,7 @@ def test_palettes(make_raster: MakeRaster) -> None:
             dataset.write_colormap(1, {1: (255, 0, 0, 255)})
         paths.append(path)
     assert dr.mosaic(paths).attrs["colormap"][1] == (255, 0, 0, 255)
-    with pytest.raises(dr.OptionError, match="method='mean' would make classes"):
+    with pytest.raises(dr.OptionError, match="method='mean' would mix the classes"):
         dr.mosaic(paths, method="mean")
 
 
@@ -436,8 +436,8 @@ def test_another_scale_is_refused(make_raster: MakeRaster) -> None:
     ("rasters", "options", "error", "message"),
     [
         ([], {}, dr.OptionError, "the list is empty"),
-        ("in.tif", {}, dr.OptionError, "came str"),
-        (line(0, 1), {}, dr.OptionError, "came DataArray"),
+        ("in.tif", {}, dr.OptionError, "got str"),
+        (line(0, 1), {}, dr.OptionError, "got DataArray"),
         ([3], {}, dr.OptionError, "raster 1 of the mosaic is a int"),
         ([line(0, 1)], {"method": "median"}, dr.OptionError, "last, first, min, max, mean"),
         ([line(0, 1)], {"skip_band": 0}, dr.OptionError, "skip_band=0"),

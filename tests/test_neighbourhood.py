@@ -237,12 +237,12 @@ def test_a_failing_function_keeps_its_exception_and_says_where(engine: str, make
 @pytest.mark.parametrize(
     ("func", "match"),
     [
-        (lambda block: block[:, 1:], r"due is an array of shape \(.*, 36, 36\) or \(36, 36\), came \(2, 35, 36\)"),
-        (lambda block: block[0, 0], r"came \(36,\)"),
-        (lambda block: None, "came None: is there a return at its end"),
-        (lambda block: block.mean(), "came one value, .* for the whole block"),
-        (lambda block: [block, block], "came 2 arrays; give outputs=2"),
-        (lambda block: block[:, 2:-2, 2:-2], "the function returns the halo too, apply trims it"),
+        (lambda block: block[:, 1:], r"expected an array of shape \(.*, 36, 36\) or \(36, 36\), got \(2, 35, 36\)"),
+        (lambda block: block[0, 0], r"got \(36,\)"),
+        (lambda block: None, "got None: is there a return at its end"),
+        (lambda block: block.mean(), "got one value, .* for the whole block"),
+        (lambda block: [block, block], "got 2 arrays; give outputs=2"),
+        (lambda block: block[:, 2:-2, 2:-2], "the function must return the halo too, apply trims it"),
         (lambda block: block.astype("U3"), "holds no pixels"),
         (lambda block: np.ma.masked_less(block, 3), r"return result\.filled"),
     ],
@@ -263,11 +263,11 @@ def test_results_that_change_between_blocks_are_refused(make_raster: MakeRaster)
     def bands_change(block: NDArray[Any]) -> NDArray[Any]:
         return block if block.shape[1] < 32 else block[:1]
 
-    with pytest.raises(dr.BlockResultError, match="due is dtype uint16, came float32"):
+    with pytest.raises(dr.BlockResultError, match="expected dtype uint16, got float32"):
         dr.apply(dtype_changes, image).compute()
-    with pytest.raises(dr.BlockResultError, match=r"due is an array of shape \(2, 32, 32\)"):
+    with pytest.raises(dr.BlockResultError, match=r"expected an array of shape \(2, 32, 32\)"):
         dr.apply(bands_change, image).compute()
-    with pytest.raises(dr.BlockResultError, match="a tuple of 2 arrays, came: ndarray"):
+    with pytest.raises(dr.BlockResultError, match="a tuple of 2 arrays, got ndarray"):
         dr.apply(dtype_changes, image, outputs=2)
 
 
@@ -322,7 +322,7 @@ def test_arrays_that_are_no_rasters() -> None:
     ):
         with pytest.raises(dr.RasterArrayError, match=match):
             dr.apply(median5, array)  # type: ignore[arg-type]
-    with pytest.raises(dr.OptionError, match="the first argument of apply is the function"):
+    with pytest.raises(dr.OptionError, match="the first argument of apply must be the function"):
         dr.apply(xr.DataArray(np.zeros((3, 3)), dims=("y", "x")), median5)  # type: ignore[arg-type]
     with pytest.raises(dr.OptionError, match="at least one raster"):
         dr.apply(median5)

@@ -199,7 +199,7 @@ def test_what_the_model_returns_is_checked(image: xr.DataArray) -> None:
         def predict(self, table: Any) -> NDArray[Any]:
             return super().predict(table)[1:]
 
-    with pytest.raises(BlockResultError, match=r"is due to return \(\d+, 1\) values, came"):
+    with pytest.raises(BlockResultError, match=r"must return \(\d+, 1\) values, got"):
         dr.predict(Short(), image).compute()
     with pytest.raises(BlockResultError, match="without dtype= it is tried beforehand"):
         dr.predict(Line(2), image, dtype="float64").compute()

@@ -116,13 +116,13 @@ def test_an_output_may_replace_its_input(files: dict[str, Path]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"func": "smooth"}, "first argument of process is the function"),
+        ({"func": "smooth"}, "first argument of process must be the function"),
         ({"inputs": {"a b": "x.tif"}}, "'a b', which cannot be a keyword"),
         ({"inputs": {"block": "x.tif"}, "with_block": True}, "also an argument of kwargs= or the Block"),
         ({"inputs": {"scale": "x.tif"}, "kwargs": {"scale": 1}}, "also an argument of kwargs="),
         ({"inputs": []}, "inputs= must be a path"),
-        ({"inputs": 3}, "inputs= must be a path, .* came 3"),
-        ({"outputs": {"a": None}}, "outputs= must be a path, .* came None"),
+        ({"inputs": 3}, "inputs= must be a path, .* got 3"),
+        ({"outputs": {"a": None}}, "outputs= must be a path, .* got None"),
         ({"outputs": ["a.tif", "a.tif"]}, "two outputs go to one file"),
         ({"output_options": {"other": {}}}, "names other, which is no output"),
     ],
@@ -144,11 +144,11 @@ def test_a_wrong_option_of_one_output(files: dict[str, Path], tmp_path: Path) ->
 def test_wrong_names_come_back(files: dict[str, Path], tmp_path: Path) -> None:
     targets = {"index": tmp_path / "index.tif", "cloud": tmp_path / "mask.tif"}
     with pytest.raises(
-        BlockResultError, match=r"due to return a dict of index, cloud.* came a dict of mask, index"
+        BlockResultError, match=r"must return a dict of index, cloud.* got a dict of mask, index"
     ) as caught:
         dr.process(index_and_mask, files, targets)
     assert "raised by index_and_mask in Window" in caught.value.__notes__[0]
-    with pytest.raises(BlockResultError, match="came ndarray"):
+    with pytest.raises(BlockResultError, match="got ndarray"):
         dr.process(index, files, targets, dtype="float32", bands=1)
 
 

@@ -469,10 +469,10 @@ def test_memory_does_not_grow_with_the_raster(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lie", "match"),
     [
-        (lambda block: block[:, :20, :20], r"has shape \(2, 32, 32\) and dtype uint16, came \(2, 20, 20\)"),
-        (lambda block: block[:1], r"came \(1, 32, 32\)"),
-        (lambda block: np.pad(block, ((0, 0), (1, 1), (1, 1))), r"came \(2, 34, 34\)"),
-        (lambda block: block * 300.7, "came .* and float64"),
+        (lambda block: block[:, :20, :20], r"has shape \(2, 32, 32\) and dtype uint16, got \(2, 20, 20\)"),
+        (lambda block: block[:1], r"got \(1, 32, 32\)"),
+        (lambda block: np.pad(block, ((0, 0), (1, 1), (1, 1))), r"got \(2, 34, 34\)"),
+        (lambda block: block * 300.7, "got .* and float64"),
     ],
 )
 def test_an_array_that_is_not_what_it_says(tmp_path: Path, lie: Any, match: str) -> None:

@@ -73,7 +73,7 @@ def parse(
         number of arguments, chains comparisons, or has a constant part that is not finite. It points at the place.
     """
     if not isinstance(text, str):
-        raise ExpressionError(f"an expression is a text, as in calc('b1+1', image); came {type(text).__name__}")
+        raise ExpressionError(f"an expression is a text, as in calc('b1+1', image); got {type(text).__name__}")
     if len(text) > LONGEST:
         raise refusal(text, LONGEST, f"the expression has {len(text)} characters; possible are {LONGEST}")
     if not text.strip():
@@ -308,7 +308,7 @@ class _Parser:
                 arguments.append(self._choice())
         self._close(opened)
         if len(arguments) < function.least or (function.most is not None and len(arguments) > function.most):
-            raise refusal(self._text, token.position, f"{token.text} takes {function.wants()}, came {len(arguments)}")
+            raise refusal(self._text, token.position, f"{token.text} takes {function.wants()}, got {len(arguments)}")
         return self._applied(function.operation, arguments, token.position)
 
     def _applied(self, operation: str, arguments: Sequence[int], position: int) -> int:
@@ -330,7 +330,7 @@ class _Parser:
         if token.kind == "end":
             message = "a value is missing at the end"
         elif value_before and (token.kind in ("number", "name") or token.text == "("):
-            message = f"between this and what stands before it an operator is missing (came {token.text!r})"
+            message = f"between this and what stands before it an operator is missing (got {token.text!r})"
         elif token.text == ")" and value_before:
             message = "this bracket was never opened"
         elif token.text in (":", ",") and value_before:

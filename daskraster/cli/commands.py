@@ -27,7 +27,7 @@ SHORT = {
     "mosaic": "Many rasters as one.",
 }
 chunks_option = click.option(
-    "--chunks", type=CHUNKS, help="Size of the blocks, one number or ROWS,COLUMNS; else whole tiles, 16 MiB."
+    "--chunks", type=CHUNKS, help="Size of the blocks, one number or ROWS,COLUMNS; else whole tiles, about 8 MiB."
 )
 masked_option = click.option("--masked", is_flag=True, help="Pixels as floats, NaN where they are no data.")
 
@@ -53,16 +53,16 @@ def main() -> None:
     """Your own function over rasters larger than memory: block by block, without seams, into one file.
 
     Inputs are any rasters that GDAL reads, and KEA. Outputs are GeoTIFF (.tif), COG (--driver COG) and KEA (.kea). An output appears under
-    its name when it is complete; what stood there before stays until then, and is replaced (not by mosaic, but with --clobber).
+    its name when it is complete. What stood there stays until then and is replaced; mosaic replaces a file only with --clobber.
 
     \b
     Examples:
       daskraster info scene.tif
       daskraster calc "b1+1" in.kea out.kea --dtype int32
-      daskraster apply filters.py:smooth in.tif smooth.tif --overlap 5
+      daskraster apply filters.py:smooth in.tif smooth.tif --overlap 1
       daskraster mosaic tiles/*.tif whole.tif --method last
       daskraster convert in.tif out.kea
-      daskraster explain apply filters.py:smooth in.tif smooth.tif --overlap 5
+      daskraster explain apply filters.py:smooth in.tif smooth.tif --overlap 1
 
     \b
     Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
@@ -76,7 +76,7 @@ def main() -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON; of several files as a list.")
 @debug_option
 def info(files: tuple[str, ...], as_json: bool) -> None:
-    """Size, pixel type, place, blocks, overviews, bands and tables of a raster.
+    """Size, pixel type, place, tiles, overviews, bands and tables of a raster.
 
     No pixel is read.
 
@@ -92,16 +92,16 @@ def _calc(expression: str, files: tuple[str, ...], named: tuple[tuple[str, str],
     """Band arithmetic, written as text.
 
     b1, b2, ... are the bands of the INPUTs, counted through: of one image its bands, of several one-band images the images. b1 is one band, so
-    "b1+1" gives one band. -i NAME=FILE gives an image a name that stands for all its bands: -i image=in.tif "image+1" has all
-    bands; image_b2 is its band 2. -i NAME=NUMBER is a constant. Pixels that are no data, or divided by zero, are no data in the output;
-    whole numbers never wrap, they are rounded and clamped to --dtype.
+    "b1+1" gives one band. -i NAME=FILE gives an image a name that stands for all its bands: -i image=in.tif "image+1" gives all
+    bands; image_b2 is its band 2. -i NAME=NUMBER is a constant. Pixels that are no data, or divided by zero, are no data in the output.
+    Results are rounded and clamped to --dtype; whole numbers never wrap.
 
     Operators: + - * / ^ < <= > >= == != && || ! & | ~ and c ? a : b. Functions: sqrt log log10 exp sin cos tan abs min max sum avg where and
     others. A text that begins with a minus comes after --.
 
     \b
     Examples:
-      daskraster calc "b1+1" in.kea out.kea --dtype int32 --overlap 0
+      daskraster calc "b1+1" in.kea out.kea --dtype int32
       daskraster calc "(nir-red)/(nir+red)" -i nir=b8.tif -i red=b4.tif ndvi.tif
       daskraster calc "b1 > 100 ? 1 : 0" dem.tif high.tif --dtype uint8
       daskraster calc "image*0.01" -i image=in.tif scaled.tif
@@ -127,15 +127,15 @@ def _apply(
     INPUT, --overlap pixels wider on every side, and returns one of the same height and width. The result is the same as that of the function on the whole
     raster, if it looks no further than --overlap. It runs in several threads at once.
 
-    -i NAME=FILE gives the function that image by name, as process does with a dict: def ndvi(red, nir). A function that returns several arrays
-    writes several files: name them with -o, in that order; then each FILE is an input.
+    -i NAME=FILE gives the function that image by name: def ndvi(red, nir). A function that returns several arrays writes several
+    files: name them with -o, in that order. With -o each other file is an input.
 
     \b
     Examples:
-      daskraster apply filters:smooth in.tif out.tif --overlap 5 --kwargs '{"size": 5}'
+      daskraster apply filters.py:smooth in.tif out.tif --overlap 2 --kwargs '{"size": 5}'
       daskraster apply index.py:ndvi -i red=b4.tif -i nir=b8.tif ndvi.tif --dtype float32 --bands 1
       daskraster apply index.py:both in.tif -o ndvi.tif -o mask.tif
-      daskraster apply filters:smooth in.tif out.kea --overlap 5 --cluster slurm --workers 20
+      daskraster apply filters.py:smooth in.tif out.kea --overlap 1 --cluster slurm --workers 20
 
     \b
     filters.py:
@@ -168,8 +168,9 @@ def _mosaic(
 ) -> None:
     """Many rasters as one.
 
-    They share CRS, pixel size, bands and pixel type, and may overlap and leave gaps. The order decides, with the methods last and first. A shell
-    takes some 10,000 names; for more, put a pattern in quotes, or a list in a file: @list.txt has a path a line (@- is standard input).
+    They have one CRS, pixel size, number of bands and pixel type; they may overlap and leave gaps. With the methods last and first their order
+    decides. A shell takes some 10,000 names; for more, put a pattern in quotes, or name a list: @list.txt has a path on each line
+    (@- is standard input).
 
     \b
     Examples:
@@ -207,7 +208,7 @@ PARAMETERS: dict[str, tuple[Callable[..., None], list[Any]]] = {
             click.option(
                 "--overlap",
                 type=click.IntRange(0),
-                help="Taken since tile recipes have it; pixels of an expression look at no neighbours, so it changes nothing.",
+                help="Accepted because tile recipes have it; without effect, since an expression looks at no neighbours.",
             ),
             chunks_option,
             masked_option,
@@ -227,18 +228,23 @@ PARAMETERS: dict[str, tuple[Callable[..., None], list[Any]]] = {
                 multiple=True,
                 type=FILE,
                 metavar="OUTPUT",
-                help="For each array that it returns.",
+                help="A file for each array that it returns.",
             ),
             click.option(
-                "--overlap", type=Text("PIXELS", values.pixels), help="How far it looks, one number or ROWS,COLUMNS."
+                "--overlap",
+                type=Text("PIXELS", values.pixels),
+                help="How many pixels it looks beyond each pixel, one number or ROWS,COLUMNS; else 0.",
             ),
             click.option(
                 "--boundary",
                 type=Text("NAME|NUMBER", values.number_or_text),
-                help="Beyond the raster's edge: none (smaller blocks), nearest, reflect, nodata, source, or a number.",
+                help="Beyond the raster's edge: none (smaller blocks), nearest, reflect, nodata, source, or a number; else none.",
             ),
-            click.option("--dtype", help="Of what it returns; with --bands given too, it is not run once to find out."),
-            click.option("--bands", type=click.IntRange(1), help="Of what it returns."),
+            click.option(
+                "--dtype",
+                help="Pixel type that it returns; with --bands too, it is not run once beforehand to find out.",
+            ),
+            click.option("--bands", type=click.IntRange(1), help="Number of bands that it returns."),
             click.option("--with-block", is_flag=True, help="It also takes a Block: window, transform, CRS, nodata."),
             click.option(
                 "--kwargs", type=Text("JSON", values.json_object), help="""Its keyword arguments, as '{"size": 5}'."""
@@ -260,13 +266,15 @@ PARAMETERS: dict[str, tuple[Callable[..., None], list[Any]]] = {
                 help="What is taken where they overlap.",
             ),
             click.option(
-                "--skip-value", type=Text("NUMBER", values.number), help="Pixels that are missing; else nodata."
+                "--skip-value", type=Text("NUMBER", values.number), help="Value of missing pixels; else nodata."
             ),
             click.option(
-                "--skip-band", type=click.IntRange(1), default=1, show_default=True, help="The band looked at."
+                "--skip-band", type=click.IntRange(1), default=1, show_default=True, help="The band that has it."
             ),
             click.option(
-                "--background", type=Text("NUMBER", values.number), help="Where there is nothing; else nodata, or 0."
+                "--background",
+                type=Text("NUMBER", values.number),
+                help="Value where no raster has a pixel; else nodata, or 0.",
             ),
             write_options(),
         ],
@@ -278,7 +286,7 @@ PARAMETERS: dict[str, tuple[Callable[..., None], list[Any]]] = {
             click.argument("output", type=FILE, metavar="OUTPUT"),
             click.option("--bands", type=Text("NUMBERS", values.whole_numbers), help="Bands taken, from 1, as 4,3,2."),
             click.option(
-                "--overview-level", type=click.IntRange(0), help="0 for the first overview; else full resolution."
+                "--overview-level", type=click.IntRange(0), help="Read an overview, 0 the first; else full resolution."
             ),
             chunks_option,
             masked_option,
@@ -292,11 +300,11 @@ PARAMETERS: dict[str, tuple[Callable[..., None], list[Any]]] = {
 def explain() -> None:
     """The plan of a command before it runs: blocks, halo, bytes, memory.
 
-    What follows is the command as it would be; nothing is written. The same as --dry-run.
+    Put explain before a command as it would be run; nothing is written. The same as --dry-run.
 
     \b
     Example:
-      daskraster explain apply filters:smooth in.tif out.tif --overlap 5
+      daskraster explain apply filters.py:smooth in.tif out.tif --overlap 1
     """
 
 

@@ -34,7 +34,11 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """A decorator that adds what every command that writes has, but ``--clobber``, whose default is the command's."""
     for option in reversed(
         [
-            click.option("--threads", type=click.IntRange(1), help="Threads; with --cluster, of each worker."),
+            click.option(
+                "--threads",
+                type=click.IntRange(1),
+                help="Threads, else one for each core; with --cluster, of each worker.",
+            ),
             click.option(
                 "--cluster",
                 type=click.Choice(["local", *BATCH]),
@@ -44,7 +48,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--cluster-config",
                 type=click.Path(exists=True, dir_okay=False),
-                help="YAML with keywords of daskraster.cluster (walltime: '02:00:00'), and dask's sections distributed, jobqueue.",
+                help="YAML with keywords of daskraster.cluster (kind: slurm, walltime: '02:00:00'), and dask's sections distributed, jobqueue.",
             ),
             click.option("--dry-run", is_flag=True, help="Print the plan; write nothing."),
             click.option("--json", "as_json", is_flag=True, help="Print the report, or the plan, as JSON."),

@@ -28,16 +28,19 @@ WORDING: dict[str, tuple[Any, str]] = {
     "quality": (int, "Of jpeg and webp, 1-100."),
     "max_error": (float, "lerc: the largest error a pixel may get."),
     "predictor": (int, "1 none, 2 horizontal differences, 3 floating point; else what suits the pixels."),
-    "blocksize": (Text("PIXELS", values.pixels), "Tile size, one number or ROWS,COLUMNS; else 512."),
+    "blocksize": (
+        Text("PIXELS", values.pixels),
+        "Size of the file's tiles, one number or ROWS,COLUMNS; else 512, less for small rasters.",
+    ),
     "interleave": (
         click.Choice(["pixel", "band"], case_sensitive=False),
         "Whether a tile holds all bands of its pixels, or one band.",
     ),
-    "bigtiff": (None, "BigTIFF or not; else where the pixels could pass 4 GB."),
-    "nodata": (NUMBER_OR_NONE, "Value that means 'no data'; none removes it; else that of the input."),
-    "dtype": (str, "Pixel type, as uint8, int32, float32; rounded and clamped."),
+    "bigtiff": (None, "BigTIFF or not; else from 2 GiB of pixels on."),
+    "nodata": (NUMBER_OR_NONE, "Value that means 'no data', or none; else that of the input."),
+    "dtype": (str, "Pixel type, as uint8, int32, float32; pixels are rounded and clamped."),
     "band_names": (Text("NAMES", values.names), "A name for each band, as red,nir."),
-    "tags": (Text("NAME=VALUE", values.pair), "A metadata item more; may be repeated."),
+    "tags": (Text("NAME=VALUE", values.pair), "A metadata item to add; may be repeated."),
     "colormap": (Text("JSON|FILE", values.by_value), """Colours, as '{"1": [0, 90, 0, 255]}'."""),
     "thematic": (None, "Whether pixels are classes; else what the input says."),
     "attribute_table": (
@@ -45,7 +48,7 @@ WORDING: dict[str, tuple[Any, str]] = {
         "A raster whose attribute table is taken over, or a CSV file with a row for each value from 0.",
     ),
     "categories": (Text("JSON|FILE", values.by_value), """Names of classes, as '{"1": "water"}'."""),
-    "sidecar": (None, "Write .aux.xml beside a GeoTIFF, for class names and tables."),
+    "sidecar": (None, "Write .aux.xml beside a GeoTIFF, for class names, tables and histograms."),
     "mask": (None, "Write masks of the pixels that are no data."),
     "statistics": (None, "Statistics and histogram of every band."),
     "overviews": (Text("FACTORS", values.whole_numbers), "Levels of overviews, as 2,4,8; else down to one tile."),
@@ -55,10 +58,13 @@ WORDING: dict[str, tuple[Any, str]] = {
     ),
     "progress": (None, "A progress line on standard error, where that is a terminal."),
     "resume": (None, "Go on with what a killed run has left of this output."),
-    "keep_partial": (None, "Keep finished blocks for --resume when the run fails."),
+    "keep_partial": (
+        None,
+        "Keep finished blocks for --resume when the run fails; else with --resume, and on batch systems.",
+    ),
     "retries": (int, "How often a failed block is tried again; else 2 on a cluster, 0 elsewhere."),
-    "name": (str, "--resume compares this name in place of the function's code."),
-    "provenance": (None, "Store how the output was made in its metadata."),
+    "name": (str, "--resume compares this name instead of the function's code."),
+    "provenance": (None, "Store in the output's metadata how it was made."),
 }
 DEFAULTS = {"compress", "interleave", "statistics"}  # whose help says the default
 

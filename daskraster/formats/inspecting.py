@@ -69,7 +69,7 @@ class RasterInfo:
             f"size       {size}{metadata.nbytes / 1e6:.1f} MB of pixels, {'not compressed' if self.compression is None else self.compression}",
             f"CRS        {'none' if grid.crs is None else crs_name(grid.crs)}",
             *_place_lines(metadata),
-            f"blocks     {self.tile_yx[1]} x {self.tile_yx[0]}",
+            f"tiles      {self.tile_yx[1]} x {self.tile_yx[0]}",
             "overviews  " + (", ".join(f"{width} x {height}" for height, width in self.overviews) or "none"),
         ]
         lines += [
@@ -81,7 +81,7 @@ class RasterInfo:
 
 
 def info(path: str | os.PathLike[str]) -> RasterInfo:
-    """What a raster file says of itself: size, dtype, place, blocks, overviews, bands, tables.
+    """What a raster file says of itself: size, dtype, place, tiles, overviews, bands, tables.
 
     Parameters
     ----------

@@ -66,7 +66,7 @@ def check_alike(first: Candidate, one: Candidate) -> None:
     facts = [(len(raster.metadata.bands), raster.metadata.dtype) for raster in (first, one)]
     if facts[0] != facts[1]:
         raise RasterArrayError(
-            f"the rasters of a mosaic are of one band count and dtype: {first.name} has {facts[0][0]} bands of {facts[0][1]}, "
+            f"the rasters of a mosaic must have one band count and dtype: {first.name} has {facts[0][0]} bands of {facts[0][1]}, "
             f"{one.name} {facts[1][0]} of {facts[1][1]}; choose bands with open_raster(path, bands=...), convert with array.astype"
         )
     _check_physical(first, one)
@@ -95,7 +95,7 @@ def check_method(metadata: RasterMetadata, method: str) -> None:
     classes = [number for number, band in enumerate(metadata.bands, 1) if band.thematic or band.colormap]
     if method == "mean" and classes:
         raise OptionError(
-            f"method='mean' would make classes that are not there, of the classes or palette of band {classes[0]}; "
+            f"method='mean' would mix the classes or palette colours into ones that do not exist, in band {classes[0]}; "
             "take 'last', 'first', 'min' or 'max'"
         )
 

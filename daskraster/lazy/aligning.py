@@ -68,10 +68,13 @@ def align(
 ) -> xr.DataArray | tuple[xr.DataArray, ...]:
     """Rasters of other CRS, pixel size or offset on one grid; lazy.
 
-    The result is that of ``gdalwarp -et 0`` on the whole raster (GDAL's warper with each pixel transformed exactly, XSCALE and YSCALE fixed
-    once), whatever the blocks. XSCALE and YSCALE, how much the kernel is widened where the grid is coarser, are those of the pixel sizes in the
-    middle of the grid; GDAL takes them from the extent at hand, so where they are below 0.95 compare with ``-wo XSCALE=.. -wo YSCALE=..``. A raster that lies on the grid's lattice already (same CRS and pixel size, offset within 0.01 pixel of whole
-    pixels) is not warped: its pixels are moved, bit for bit.
+    The result is that of ``gdalwarp -et 0`` on the whole raster (GDAL's warper with each pixel transformed exactly), whatever the blocks. A raster
+    that lies on the grid's lattice already (same CRS and pixel size, offset within 0.01 pixel of whole pixels) is not warped: its pixels are
+    moved, bit for bit.
+
+    Where the grid is coarser than the raster, GDAL widens the kernel by XSCALE and YSCALE, which it takes from the extent at hand. Here they are
+    fixed once, from the pixel sizes in the middle of the grid. To compare with gdalwarp where they are below 0.95, give it the same by
+    ``-wo XSCALE=.. -wo YSCALE=..``.
 
     Parameters
     ----------
@@ -84,7 +87,7 @@ def align(
         ``"union"``: the pixels that touch any of them; ``"like"``: exactly the grid of ``like`` (of the first raster without it).
     resampling
         One name, or one for each raster: nearest, bilinear, cubic, cubic_spline, lanczos, average, mode, min, max, med, q1, q3, sum, rms, as
-        GDAL means them. Classes want nearest or mode.
+        GDAL means them. For classes use nearest or mode.
 
     Returns
     -------
@@ -149,7 +152,7 @@ def _grid_like(like: Any) -> Grid:
     if isinstance(like, str | os.PathLike):
         like = open_raster(like)
     if not isinstance(like, xr.DataArray):
-        raise OptionError(f"like= must be a DataArray, a Grid or the path of a raster, came {type(like).__name__}")
+        raise OptionError(f"like= must be a DataArray, a Grid or the path of a raster, got {type(like).__name__}")
     raster = as_raster(like, "the raster given as like=")
     check_placed(raster.grid, raster.name, has_transform=raster.has_transform)
     return raster.grid

@@ -49,9 +49,9 @@ def calc(
     ----------
     expression
         Operators ``+ - * / ^ **``, ``< <= > >= == !=``, ``&& || !``, ``& | ~``, ``c ? a : b``; functions sin cos tan asin acos atan atan2
-        sinh cosh tanh log (ln) log2 log10 exp sqrt sign rint abs where, and min max sum avg of any number of values; ``pi`` and ``e``. As in
-        muParser and NumPy: ``^`` is a power and ``-b1^2`` is ``-(b1^2)``; ``log`` is natural; ``rint(x)`` is ``floor(x + 0.5)``. `daskraster.blocks.expressions`
-        has the table of what binds how tightly.
+        sinh cosh tanh log (ln) log2 log10 exp sqrt sign rint abs where, and min max sum avg of any number of values; ``pi`` and ``e``. NumPy's arcsin,
+        arccos, arctan, arctan2, minimum and maximum too. ``^`` is a power and ``-b1^2`` is ``-(b1^2)``; ``log`` is natural; ``rint(x)`` is ``floor(x + 0.5)``.
+        `daskraster.blocks.expressions` has the table of precedence.
     *rasters
         Their bands, counted through, are ``b1``, ``b2``, ...: of one image its bands, of several one-band rasters the rasters. A name
         that stands for one band gives one band: ``calc("b1+1", image)`` is band 1 of the image plus one, whatever bands it has more.
@@ -59,9 +59,10 @@ def calc(
         Of the result. None: uint8 for comparisons and logic; the widest integer type of the bands for ``+ - *``, signs, abs, min, max,
         sum, bits, and choices between whole numbers; else float32, or float64 where a band is float64 or an integer of 32 or 64 bits.
     nodata
-        Of the result, and what invalid pixels become. Left out: that of the first band used that has one. Where the result cannot hold
-        it, or has it as a value of its own (0 in floats made of integers or masked, 0 and 1 in comparisons), it is NaN in floats, the largest
-        value of an unsigned type, the smallest of a signed one. Floats that may be invalid for another reason have NaN. None: none.
+        Nodata value of the result, which invalid pixels get. Left out: that of the first band used that has one. Where the result's dtype cannot hold that
+        value, or the value may be a result (0 in floats made of integers or of masked pixels, 0 and 1 in comparisons), another takes its place: NaN in
+        floats, the largest value of an unsigned type, the smallest of a signed one. Floats that may become invalid otherwise, as by a division by
+        zero, have NaN. None: no nodata value.
     **named
         Rasters by name, taken whole: the expression is applied band by band, so ``calc("image+1", image=image)`` has all bands; rasters of
         one band go with any number of bands. ``image_b2`` is band 2 of a raster named image. Numbers are constants.
@@ -69,8 +70,8 @@ def calc(
     Returns
     -------
     xarray.DataArray
-        Lazy, ``(band, y, x)`` on the grid of the first raster, in its blocks (those of the first raster that is no plain file, where there is
-        one). Of its metadata the grid and nodata, nothing else.
+        Lazy, ``(band, y, x)`` on the grid of the first raster, in its blocks. (Where a raster is no plain file, in the blocks of the first such.) Of
+        the metadata it has the grid and nodata, nothing else.
 
     Whole numbers are computed exactly while they fit 64 bits, clamped beyond, never wrapped; the result is rounded half away from zero and
     clamped to its type. A pixel that is nodata or NaN in a band used is invalid in the result; so are quotients by 0, logarithms of 0, roots
@@ -91,7 +92,7 @@ def calc(
     Warns
     -----
     DaskRasterWarning
-        An integer result has no nodata, and pixels may be invalid: they become 0.
+        An integer result has no nodata value, and pixels may be invalid: they become 0.
 
     Examples
     --------

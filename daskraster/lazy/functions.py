@@ -113,9 +113,7 @@ class FunctionStep:
             returned = (returned,)
         elif not isinstance(returned, tuple | list) or len(returned) != len(self.outputs):
             came = f"{len(returned)} of them" if isinstance(returned, tuple | list) else type(returned).__name__
-            raise BlockResultError(
-                f"{name} is due to return a tuple of {len(self.outputs)} arrays, came: {came}; {where}"
-            )
+            raise BlockResultError(f"{name} must return a tuple of {len(self.outputs)} arrays, got {came}; {where}")
         return [
             _checked(result, due, window.shape_yx, f"{name} {where}", core.shape_yx)
             for result, due in zip(returned, self.outputs, strict=True)
@@ -131,20 +129,20 @@ def _checked(
     result: Any, due: DueOutput, shape_yx: tuple[int, int], what: str, core_yx: tuple[int, int]
 ) -> NDArray[Any]:
     if isinstance(result, np.ma.MaskedArray):
-        raise BlockResultError(f"{what}: came a masked array, whose mask would be lost; return result.filled(nodata)")
+        raise BlockResultError(f"{what}: got a masked array, whose mask would be lost; return result.filled(nodata)")
     array = np.asarray(result)
     if array.ndim == 2:
         array = array[np.newaxis]
     if array.ndim != 3 or array.shape[1:] != shape_yx or (due.bands is not None and array.shape[0] != due.bands):
         bands = "band" if due.bands is None else due.bands
         raise BlockResultError(
-            f"{what}: due is an array of shape ({bands}, {shape_yx[0]}, {shape_yx[1]}) or {shape_yx}, {_came(result, shape_yx, core_yx)}"
+            f"{what}: expected an array of shape ({bands}, {shape_yx[0]}, {shape_yx[1]}) or {shape_yx}, {_came(result, shape_yx, core_yx)}"
         )
     if array.dtype.kind not in "biufc":
-        raise BlockResultError(f"{what}: came an array of dtype {array.dtype}, which holds no pixels")
+        raise BlockResultError(f"{what}: got an array of dtype {array.dtype}, which holds no pixels")
     if due.dtype is not None and array.dtype != due.dtype:
         raise BlockResultError(
-            f"{what}: due is dtype {due.dtype}, came {array.dtype}; convert in the function, or declare dtype={str(array.dtype)!r}"
+            f"{what}: expected dtype {due.dtype}, got {array.dtype}; convert in the function, or declare dtype={str(array.dtype)!r}"
         )
     return array
 
@@ -152,15 +150,15 @@ def _checked(
 def _came(result: Any, due_yx: tuple[int, int], core_yx: tuple[int, int]) -> str:
     """What came, and what often is behind it."""
     if isinstance(result, tuple | list) and all(isinstance(one, np.ndarray) for one in result):
-        return f"came {len(result)} arrays; give outputs={len(result)}, or make bands of them with np.stack or np.concatenate"
+        return f"got {len(result)} arrays; give outputs={len(result)}, or make bands of them with np.stack or np.concatenate"
     shape = np.shape(result)
     if result is None:
-        return "came None: is there a return at its end?"
+        return "got None: is there a return at its end?"
     if not shape:
-        return f"came one value, {result!r:.40}, for the whole block: a value for each pixel is due"
+        return f"got one value, {result!r:.40}, for the whole block; there must be one for each pixel"
     if due_yx != core_yx and len(shape) >= 2 and shape[-2] < due_yx[0] and shape[-1] < due_yx[1]:
-        return f"came {shape}: the function returns the halo too, apply trims it"
-    return f"came {shape}"
+        return f"got {shape}: the function must return the halo too, apply trims it"
+    return f"got {shape}"
 
 
 def _pad(block: NDArray[Any], window: Window, wanted: Window, boundary: str, fill: Fill) -> NDArray[Any]:

@@ -65,7 +65,7 @@ def label(
 
     Notes
     -----
-    The raster is read twice, and what it is computed by runs twice: write something expensive to a file first. A raster of random numbers
+    The raster is read twice, and what computes it runs twice: write something expensive to a file first. A raster of random numbers
     without a seed cannot be labelled. Between the passes only what lies on the borders of blocks is held.
 
     Raises

@@ -81,9 +81,9 @@ def mosaic(
     -------
     xarray.DataArray
         Lazy, ``(band, y, x)`` in the rasters' dtype, on the union of their extents. Nodata value, names, units, scale, colours and tags are kept
-        where all rasters agree, statistics never. Where they differ in nodata, it is ``background``. Another
-        ``background`` than the nodata value they agree on is a value like any other. `apply` reads its halo through the mosaic, and slices stay pieces of it; a
-        DataArray that was computed is exchanged through the graph instead, and its blocks are computed where they are touched.
+        where all rasters agree, statistics never. Where rasters differ in nodata, ``background`` is the nodata value. Where they agree, a
+        ``background`` of another value is a value like any other. `apply` reads its halo through the mosaic, and slices stay pieces of it. With
+        DataArrays of computed pixels among the rasters, blocks exchange halos through dask's graph instead, and of those arrays only the blocks that are touched are computed.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def mosaic(
 def _listed(rasters: Any) -> list[Given]:
     if isinstance(rasters, str | bytes | os.PathLike | xr.DataArray | xr.Dataset) or not isinstance(rasters, Iterable):
         raise OptionError(
-            f"mosaic needs a list of paths or DataArrays, came {type(rasters).__name__}; as in mosaic([a, b]), or of a folder's files mosaic(sorted(Path('tiles').glob('*.tif')))"
+            f"mosaic needs a list of paths or DataArrays, got {type(rasters).__name__}; as in mosaic([a, b]), or for the files of a folder mosaic(sorted(Path('tiles').glob('*.tif')))"
         )
     given = list(rasters)
     if not given:

@@ -96,14 +96,15 @@ def apply(
         How far, in pixels, the function looks beyond a pixel: one number, or (y, x). The result equals the function on the whole
         raster for every function that looks no further.
     boundary
-        What stands where the halo leaves the raster. ``"none"``: nothing, the block is smaller there, as a whole image ends at its
-        edge. ``"nearest"``: the edge pixel again; ``"reflect"``: the mirror image, edge pixel included; ``"nodata"``: the raster's
-        nodata; a number: that, in the raster's dtype. ``"source"``: the real pixels of the file beyond a crop's edge, then as "none".
+        What stands where the halo leaves the raster. ``"none"``: nothing; the block ends there, as the whole image does. ``"nearest"``: the
+        edge pixel again; ``"reflect"``: the mirror image, edge pixel included; ``"nodata"``: the raster's
+        nodata value; a number: that number, in the raster's dtype. ``"source"``: the real pixels of the file beyond a crop's edge, and beyond
+        the file as "none".
     dtype, bands
-        Of the result, for each output where there are several. With both given nothing is run; else the smallest block is read and
-        run once, now, to learn them.
+        Dtype and number of bands of the result; one for all outputs, or a list with one for each. With both given nothing is run now. Else the
+        smallest block is read and the function run on it once, now, to learn them.
     outputs
-        How many arrays ``func`` returns, as a tuple. Computed together (`write_rasters`), each block is still read and run once.
+        How many arrays ``func`` returns, as a tuple. Written together (`write_rasters`), each block is still read and run once.
     with_block
         Whether ``func`` also gets a `Block`: window, transform, CRS, nodata, index.
     kwargs
@@ -112,8 +113,8 @@ def apply(
     Returns
     -------
     xarray.DataArray, or a tuple of them with ``outputs`` > 1
-        Lazy, ``(band, y, x)`` on the grid of the first raster, in its blocks (those of the first raster that is no plain file, where there is one;
-        blocks smaller than the halo are joined then). Names, nodata, scale, colours and tags of the first raster are kept where
+        Lazy, ``(band, y, x)`` on the grid of the first raster, in its blocks. (Where a raster is no plain file, in the blocks of the first such;
+        blocks smaller than the halo are joined then.) Names, nodata, scale, colours and tags of the first raster are kept where
         dtype and band count stay; statistics never are.
 
     Raises
@@ -122,8 +123,12 @@ def apply(
         The rasters lie on different grids.
     OptionError
         An argument is out of range, or ``boundary`` is not possible with these rasters.
+    RasterArrayError
+        An argument is no raster.
     BlockResultError
         The function returned a wrong shape or dtype: now for the probed block, later for others.
+    Exception
+        Whatever the function raises, with a note that names the block: now for the probed block, later for others.
 
     Examples
     --------
@@ -134,7 +139,7 @@ def apply(
     """
     if not callable(func):
         raise OptionError(
-            f"the first argument of apply is the function, came a {type(func).__name__}; as in apply(smooth, image, overlap=5)"
+            f"the first argument of apply must be the function, got a {type(func).__name__}; as in apply(smooth, image, overlap=5)"
         )
     if not rasters:
         raise OptionError("apply needs at least one raster, as in apply(smooth, image, overlap=5)")
@@ -208,7 +213,7 @@ def _due(dtype: Any, bands: Any, outputs: int) -> tuple[DueOutput, ...]:
     counts = list(bands) if isinstance(bands, list | tuple) else [bands] * outputs
     if len(dtypes) != outputs or len(counts) != outputs:
         raise OptionError(
-            f"dtype= and bands= must be one for all or one for each of {outputs} outputs, came dtype={dtype!r}, bands={bands!r}"
+            f"dtype= and bands= must be one for all or one for each of {outputs} outputs, got dtype={dtype!r}, bands={bands!r}"
         )
     if any(
         count is not None and (isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1)

@@ -36,12 +36,14 @@ def open_raster(
         A file of any format GDAL reads: a path, a URL or ``/vsi`` name as rasterio takes them (``s3://``, ``zip://``), a VRT.
     chunks
         Block size in pixels. ``"auto"``: whole multiples of the file's tiles (full-width bands of rows where it has strips),
-        about 16 MiB of pixels, all bands counted. Or an int, a pair ``(y, x)`` of ints or of tuples of sizes, a dict with ``y`` and
-        ``x``, or a table of `tile_windows`, whose cores the blocks then are, whatever its overlap. All bands of a pixel are always in one block.
+        about 8 MiB of pixels, all bands counted. Or an int, a pair ``(y, x)`` of ints or of tuples of sizes, a dict with ``y`` and
+        ``x``; -1 is a whole axis. Or a table of `tile_windows`: the blocks are then its cores, whatever its overlap. All bands of a pixel are
+        always in one block. Blocks that are multiples of the output's tiles (512, see ``blocksize`` of `write_raster`) are written as they are,
+        others are re-cut first.
     masked
-        True: pixels are floats (float32 for 8 and 16 bits, else float64), NaN where the file says nodata or masks them, and the file's nodata
-        value moves to ``encoding["_FillValue"]``. False: pixels are what the file holds. A file with a mask of its own keeps it in a copy
-        that is opened with True and written with ``mask=True`` and the file's ``dtype=``; pixels under the mask then are nodata, or 0.
+        False: pixels are what the file holds. True: pixels are floats (float32 for 8 and 16 bits, else float64), NaN where the file says nodata or
+        masks them, and the file's nodata value moves to ``encoding["_FillValue"]``. To copy a file together with a mask of its own, open it with
+        True and write it with ``mask=True`` and the file's ``dtype=``; pixels under the mask become nodata, or 0 where there is no nodata value.
     bands
         Numbers, from 1, or names of the bands wanted, in any order; None: all.
     overview_level

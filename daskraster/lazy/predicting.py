@@ -38,19 +38,19 @@ def predict(
     Parameters
     ----------
     model
-        Anything with ``.predict`` as scikit-learn has it - rows ``(n, band)`` in, ``(n,)`` or ``(n, k)`` out, each row by itself - or the
-        path of a joblib or pickle file that holds one. Loading such a file runs what is in it: only files you trust. A model in memory travels
-        once to each worker, one in a file is loaded once by each worker process: the better way for large ones, and for dask's scheduler of
+        Anything with ``.predict`` as scikit-learn has it (rows ``(n, band)`` in, ``(n,)`` or ``(n, k)`` out, each row by itself), or the
+        path of a joblib or pickle file that holds one. Loading such a file runs code that is in it: give only files you trust. A model in memory travels
+        once to each worker. One in a file is loaded once by each worker process, which is better for large models and for dask's scheduler of
         processes. Blocks run side by side already, so ``n_jobs=1`` is fastest.
     raster
         Bands are the model's features, in its order. Pixels where any band is nodata or NaN are never given to the model.
     nodata
-        Of the result, for these pixels. None: NaN in floats; in integers 0, or the largest the dtype holds where 0 is a class; no nodata
-        where the raster cannot have such pixels.
+        Value of these pixels in the result. None: NaN in floats; in integers 0, or the largest the dtype holds where 0 is a class; no nodata
+        value where the raster cannot have such pixels.
     proba
         Probabilities instead, by ``.predict_proba``: one band for each class, named after it.
     dtype
-        Of the result; None: what the model returns, of a classifier the dtype of its classes. ``"uint8"`` makes a class map of an eighth of the size of int64.
+        Of the result; None: what the model returns, of a classifier the dtype of its classes. With ``"uint8"`` a class map takes an eighth of the size of int64.
 
     Returns
     -------
@@ -187,7 +187,7 @@ class Prediction:
         assert self.due is not None
         if results.shape != (count, self.due.bands):
             raise BlockResultError(
-                f".{self.method} of {count} rows is due to return ({count}, {self.due.bands}) values, came {results.shape}; "
+                f".{self.method} of {count} rows must return ({count}, {self.due.bands}) values, got {results.shape}; "
                 "without dtype= it is tried beforehand"
             )
         if results.dtype != self.due.dtype and not (
@@ -229,7 +229,7 @@ def _tried(step: Prediction, model: Any, data: da.Array, dtype: np.dtype[Any] | 
             results = step.rows(model, np.ascontiguousarray(block.reshape(len(block), -1)[:, places].T))
             if results.ndim != 2 or len(results) != places.size or results.dtype.kind not in "biuf":
                 raise OptionError(
-                    f"the model's .{step.method} of {places.size} rows returned {results.dtype} of shape {results.shape}; due are numbers, one row each"
+                    f"the model's .{step.method} of {places.size} rows returned {results.dtype} of shape {results.shape}; expected numbers, one row each"
                 )
             return DueRows(bands=results.shape[1], dtype=dtype or pixel_type(results.dtype))
     raise OptionError(

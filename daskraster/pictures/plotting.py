@@ -41,8 +41,7 @@ def plot(
     """A quick look at a raster: read at screen resolution, drawn with matplotlib. Needs the extra ``plot``.
 
     A plain piece of a file is read from its overviews. Without them, and of computed arrays, every block is made once, in bounded
-    memory, and every so many pixels of it are kept. Nodata, NaN and what a mask hides are transparent,
-    over a hatching.
+    memory, and only the pixels that the picture shows are kept. Nodata, NaN and what a mask hides are left clear and hatched.
 
     Parameters
     ----------
@@ -52,9 +51,9 @@ def plot(
         One band, or three as red, green and blue, by the numbers of the ``band`` coordinate, else from 1. None: red, green and blue by
         their colour interpretation; a first band of classes alone; else the first three, or the first.
     percent
-        Percentiles of each band's pixels that are black and white; None: its whole range, of 8 bits 0 to 255.
+        Percentiles of each band's pixels that are drawn black and white; None: the band's whole range, and 0 to 255 for 8 bits.
     size
-        Pixels along the longer side of the picture; it has less than twice as many.
+        Pixels along the longer side of the picture: it has at least as many, where the raster has, and less than twice as many.
     ax
         matplotlib Axes to draw on; None: a new figure's.
     cmap

@@ -93,7 +93,7 @@ class WriteBlock:
         if pixels.shape != due or pixels.dtype != self.source_dtype:
             raise BlockResultError(
                 f"the lazy array written to {sink.target} says that its block in {window} has shape {due} and dtype "
-                f"{self.source_dtype}, came {pixels.shape} and {pixels.dtype}; correct the dtype=, meta= or chunks= it was made with"
+                f"{self.source_dtype}, got {pixels.shape} and {pixels.dtype}; correct the dtype=, meta= or chunks= it was made with"
             )
         _, band_off = self._place(block_id)
         with stage("encode"):

@@ -149,7 +149,7 @@ def check_overlap(
     with_block: bool = False,
     kwargs: Mapping[str, Any] | None = None,
 ) -> OverlapCheck:
-    """Whether ``overlap`` is wide enough for a function, told from some blocks; reads them and runs the function now.
+    """Whether ``overlap`` is wide enough for a function: some blocks are read and computed now, with it and with a larger one.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def check_overlap(
     size
         Their height and width in pixels.
     tolerance
-        Differences up to this are none: functions that sum along rows round differently where their array begins elsewhere.
+        Differences up to this do not count: functions that sum along rows round differently where their array begins elsewhere.
 
     Returns
     -------

@@ -61,9 +61,9 @@ def cluster(
         ``"local"``: processes on this machine. ``"slurm"``, ``"pbs"``: jobs of a batch system, one worker process each; needs the extra
         ``jobqueue``.
     n_workers
-        Worker processes, which are jobs on a batch system. Default: as many as fit this machine; one job.
+        Worker processes; on a batch system each is a job. Default: as many as dask would start on this machine; one job.
     threads_per_worker
-        Blocks that a worker has at work at one time. Default: as dask divides this machine; 4, or what the site's ``jobqueue.yaml`` says, in a job.
+        Blocks that a worker computes at one time. Default: as dask divides this machine; 4, or what the site's ``jobqueue.yaml`` says, in a job.
     cores_per_worker
         Cores of a job, where its libraries are to have more than one thread for each block; default ``threads_per_worker``.
     memory
@@ -72,10 +72,10 @@ def cluster(
     adapt
         Fewest and most workers, in place of ``n_workers``: dask asks for as many as there is work for.
     environment
-        Variables for the workers, beside and before those that are set anyway: ``GDAL_CACHEMAX``, ``GDAL_NUM_THREADS``,
-        ``OMP_NUM_THREADS`` and its like, and ``MALLOC_TRIM_THRESHOLD_`` with ``MALLOC_MMAP_THRESHOLD_``, so that arrays are as fast as in threads.
+        Variables for the workers. They win over those that are set anyway: ``GDAL_CACHEMAX``, ``GDAL_NUM_THREADS``,
+        ``OMP_NUM_THREADS`` and the like, and ``MALLOC_TRIM_THRESHOLD_`` with ``MALLOC_MMAP_THRESHOLD_``, so that arrays are as fast as in threads.
     local_directory
-        Where workers put temporary files. Default: the node's own disk (``$SLURM_TMPDIR``, ``$TMPDIR``, ``/tmp``).
+        Where workers put temporary files. Default: in a job the node's own disk (``$SLURM_TMPDIR``, ``$TMPDIR``, ``/tmp``), else what dask chooses.
     interface
         Network between scheduler and workers, as ``ip link`` names it. Default on batch systems: the first fast one (``ib0``, ``hsn0`` ...) where there is one.
     dashboard_address
@@ -90,9 +90,9 @@ def cluster(
     log_directory
         For the jobs' output. Default: a folder under ``~/.cache/daskraster``, removed at the end.
     wait_for
-        Workers to wait for before this returns; default 1, all on this machine.
+        Of a batch system: workers to wait for before this returns; default 1. On this machine all are waited for.
     timeout
-        Seconds to wait for them; None: for ever.
+        Of a batch system: seconds to wait for them; None: for ever.
     **options
         Anything else that `distributed.LocalCluster`, `distributed.Worker`, or dask-jobqueue's cluster of this kind takes.
 

@@ -201,19 +201,19 @@ class NobodyLeads:
         """
         raise RasterWriteError(
             f"cannot write {self.target} with compute=False: this worker on {socket.gethostname()}, which joined when the run had begun, does not share its "
-            "folder with the worker that it began on, and nobody leads such a run to whom its blocks could travel; write to a folder that all machines see, "
+            "folder with the worker that it began on, and such a run has no leading process that its blocks could be sent to; write to a folder that all machines see, "
             "or with compute=True"
         )
 
 
 def _check_shared(partial: PartialFile, client: Any) -> None:
-    """Refuse a run whose blocks would have to travel: nobody leads it to whom they could."""
+    """Refuse a run whose blocks would have to travel: it has no leading process that they could be sent to."""
     greetings = client.run(leave_greeting, partial.path, partial.claims, on_error="ignore")
     blind = [address for address, greeting in greetings.items() if greeting is None or not greeting.exists()]
     if blind:
         raise RasterWriteError(
             f"cannot write {partial.target} with compute=False: {len(blind)} of {len(greetings)} workers (the first is {blind[0]}) do not share its folder with "
-            "the worker that the run began on, and nobody leads such a run to whom their blocks could travel; write to a folder that all machines see, or with "
+            "the worker that the run began on, and such a run has no leading process that their blocks could be sent to; write to a folder that all machines see, or with "
             "compute=True"
         )
 

@@ -51,8 +51,8 @@ def process_files(
     ----------
     func
         ``out_path = func(in_path)``. The file it returns has the rows and columns of the one it gets, and the same dtype and number of
-        bands for every block. It runs in processes, one call at a time in each, one process for each thread of dask: it may print, change the
-        working folder, start programs, and need not be safe in threads. It must be picklable by cloudpickle (functions of a script or notebook are).
+        bands for every block. It runs in processes, one for each thread of dask and one call at a time in each. So it may print, change the
+        working folder and start programs, and need not be safe in threads. It must be picklable by cloudpickle (functions of a script or notebook are).
         What it and its programs print is kept, and shown with the error when it fails.
     input
         A raster file, as in `open_raster`.
@@ -78,10 +78,10 @@ def process_files(
 
     Notes
     -----
-    The function is run once beforehand, on the smallest block, to learn dtype and bands, and what its file says: nodata, names, colours go
-    before those of ``input``, which are kept as in `apply`. Where the file came back is not checked, only how large it is. A file
-    returned from elsewhere than the private folder is removed only when it was written during the call. On a RAM disk the small files
-    of all threads are memory: twice a block with its halo for each.
+    The function is run once beforehand, on the smallest block, to learn dtype, bands, and what its file says: nodata, names and colours of that
+    file go before those of ``input``, which are kept as in `apply`. Whether a returned file has the right place on the map is not checked, only
+    its size in pixels. A file returned from elsewhere than the private folder is removed only when it was written during the call. On a RAM disk
+    the small files of all threads take memory: for each thread twice a block with its halo.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def process_files(
     BlockResultError
         The function returned no path, wrote no raster, or one of another size, dtype or band count; its process died. The message names the window.
     RasterWriteError
-        The disk refused.
+        The disk refused a small file or the output.
     Exception
         Whatever the function raised, with notes that name the block, its traceback and what it printed.
 
@@ -176,7 +176,7 @@ class FileFunction:
             if pixels.shape[1:] == due_yx:
                 return pixels, found
             wrong = BlockResultError(
-                f"{self.call.name} wrote a file of {pixels.shape[2]} x {pixels.shape[1]} pixels; due are the {due_yx[1]} x {due_yx[0]} "
+                f"{self.call.name} wrote a file of {pixels.shape[2]} x {pixels.shape[1]} pixels; it must have the {due_yx[1]} x {due_yx[0]} "
                 "of the file it got, halo included"
             )
         if printed():
@@ -224,7 +224,7 @@ def _lazy(step: FileFunction, image: xr.DataArray, overlap: Any, boundary: Any) 
 
 def _call(func: Any, kwargs: Mapping[str, Any] | None, scratch: Any, run: str) -> Call:
     if not callable(func):
-        raise OptionError(f"the first argument of process_files is the function, came {func!r}")
+        raise OptionError(f"the first argument of process_files must be the function, got {func!r}")
     if scratch is not None and not (Path(scratch).is_dir() and os.access(scratch, os.W_OK)):
         raise OptionError(f"scratch={os.fspath(scratch)!r} is no folder that can be written to")
     name = function_name(func)

@@ -92,7 +92,7 @@ class FilesProcess:
             if kind == "returned" and content is not None:
                 return str(content)
             if kind == "returned":
-                raise BlockResultError(f"{self._call.name} is due to return the path of the file it wrote, came {text}")
+                raise BlockResultError(f"{self._call.name} must return the path of the file it wrote, got {text}")
             error = _loaded(content, text)
             error.add_note(f"in the process of {self._call.name}:\n{text.rstrip()}")
             raise error

@@ -157,7 +157,7 @@ def _pyramid(
     asked = options.overview_resampling
     if any(classes) and asked in ("average", "bilinear"):
         raise OptionError(
-            f"overview_resampling={asked!r} would make classes that are not there, of the classes or palette of band "
+            f"overview_resampling={asked!r} would mix the classes or palette colours into ones that do not exist, in band "
             f"{classes.index(True) + 1}; give 'nearest' or 'mode', or thematic=False"
         )
     levels = tuple(sink.levels)

@@ -38,7 +38,7 @@ def explain(
     function_memory: int | None = None,
     **options: Unpack[WriteKeywords],
 ) -> Plan:
-    """The plan of `write_raster`, before anything is read or written but one block.
+    """The plan of `write_raster`: blocks, bytes and memory. Nothing is written; to measure the function it is run on the first block.
 
     Parameters
     ----------

@@ -113,7 +113,7 @@ def process(
         Inputs on other grids are brought to one, as by `daskraster.align`: True by nearest, or the name of a resampling, or one for each
         input: a list, or a dict by name where ``inputs`` is one (those left out: nearest). False: they are refused.
     extent, like
-        As in `daskraster.align` (``"intersection"`` and the grid of the first input, where left out); with ``align`` alone.
+        As in `daskraster.align`; only together with ``align``. Left out: ``"intersection"``, and the grid of the first input.
     output_options
         Write options of single outputs, by name (or by path, where outputs have no names).
     **options
@@ -130,13 +130,15 @@ def process(
     GridMismatchError
         The inputs lie on different grids and ``align`` was not asked for; or they have no pixel in common.
     RasterArrayError
-        An input without CRS or transform is to be aligned.
+        An input that is to be aligned has no CRS or transform.
     RasterNotFoundError, RasterFormatError
         An input that is missing or no raster.
     BlockResultError
-        The function returned something else than the outputs are due.
+        What the function returned does not fit the outputs: another number of arrays, other names, a wrong shape or dtype.
+    RasterMemoryError, FunctionPicklingError, WorkerError
+        As `write_raster`.
     RasterWriteError
-        The disk refused; no output is published then.
+        An output could not be written; none is published then.
     Exception
         Whatever the function raised, with a note that names the block.
 
@@ -149,7 +151,7 @@ def process(
     ((1, 100, 100), 'float32')
     """
     if not callable(func):
-        raise OptionError(f"the first argument of process is the function, came {func!r}")
+        raise OptionError(f"the first argument of process must be the function, got {func!r}")
     sources = _Files.of(inputs, "inputs")
     targets = _Files.of(outputs, "outputs")
     _check_names(sources, with_block=with_block, kwargs=kwargs or {})
@@ -207,7 +209,7 @@ class _Files:
         wrong = [path for path in paths if not isinstance(path, str | os.PathLike)]
         if wrong or not paths:
             came = repr(wrong[0]) if wrong else "none"
-            raise OptionError(f"{what}= must be a path, a list of paths, or a dict of name -> path; came {came}")
+            raise OptionError(f"{what}= must be a path, a list of paths, or a dict of name -> path; got {came}")
         if len(set(map(os.fspath, paths))) < len(paths) and what == "outputs":
             raise OptionError(f"two outputs go to one file: {', '.join(map(str, paths))}")
         return cls(paths=paths, names=names, single=False)
@@ -259,7 +261,7 @@ class Named:
                 else type(returned).__name__
             )
             raise BlockResultError(
-                f"{self.__name__} is due to return a dict of {', '.join(self.outputs)}, the names of outputs=; came {came}"
+                f"{self.__name__} must return a dict of {', '.join(self.outputs)}, the names of outputs=; got {came}"
             )
         results = tuple(returned[name] for name in self.outputs)
         return results if len(results) > 1 else results[0]

@@ -78,9 +78,10 @@ def write_raster(
         ``bigtiff``, ``nodata``, ``mask``, ``dtype``, ``band_names``, ``tags``, ``colormap``, ``categories``, ``thematic``, ``attribute_table``,
         ``sidecar``, ``statistics``, ``overviews``, ``overview_resampling``, ``progress``, ``provenance``, ``resume``, ``keep_partial``, ``retries``, ``name``.
 
-    A journal of finished blocks is kept beside the file under way, both private to the user. A run that is killed leaves the two, and
-    ``resume=True`` goes on with them: every finished block's bytes are checked (CRC32), and computed again only where they are wrong. A run
-    that raises or is interrupted removes them, unless ``resume`` or ``keep_partial`` is given, or the workers are jobs of a batch system.
+    Until it is complete, ``out.tif`` is a hidden file ``.out.tif.<token>.part`` beside its place, with a journal of finished blocks; both are private to
+    the user. A run that is killed leaves the two, and ``resume=True`` goes on with them: every finished block's bytes are checked (CRC32), and
+    computed again only where they are wrong. A run that raises or is interrupted removes them, unless ``resume`` or ``keep_partial`` is given, or
+    the workers are jobs of a batch system.
 
     Returns
     -------
@@ -121,7 +122,7 @@ def write_raster(
     _check_compute(checked, compute=compute)
     if not isinstance(path, str | os.PathLike):
         raise OptionError(
-            f"the second argument of write_raster is the path, came a {type(path).__name__}; as in write_raster(raster, 'out.tif')"
+            f"the second argument of write_raster must be the path, got a {type(path).__name__}; as in write_raster(raster, 'out.tif')"
         )
     outputs = _plan({path: raster}, {path: checked})
     return _run(outputs, checked)[0] if compute else delayed_run(outputs, single=True)
@@ -182,7 +183,9 @@ def write_rasters(
 
     Raises
     ------
-    OptionError, RasterArrayError, RasterWriteError, Exception
+    OptionError
+        As `write_raster`; or there is no output, two outputs are one file, or ``output_options`` names a path that is no output.
+    RasterArrayError, RasterMemoryError, RasterWriteError, FunctionPicklingError, WorkerError, Exception
         As `write_raster`; after any of them none of the files is published.
 
     Examples
@@ -212,7 +215,7 @@ def _check_compute(options: WriteOptions, *, compute: bool) -> None:
     asked = [name for name, wish in (("resume", options.resume), ("keep_partial", options.keep_partial)) if wish]
     if asked:
         raise OptionError(
-            f"{asked[0]}=True does not go with compute=False: nobody leads such a run, so no journal is kept; leave one of the two out"
+            f"{asked[0]}=True does not go with compute=False: no process leads such a run, so no journal is kept; leave one of the two out"
         )
     if options.retries is not None:
         raise OptionError(

@@ -49,7 +49,7 @@ def zonal_statistics(
     column
         Of polygons: whose values name the zones; None: the index.
     progress
-        One progress line on a terminal, a widget in Jupyter, nothing elsewhere.
+        One progress line on a terminal, a widget in Jupyter, elsewhere a line a minute through `logging`, as in `write_raster`.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def zonal_statistics(
         Index ``zone``, rising: every zone of a raster, every polygon. Columns ``count``, ``min``, ``max``, ``mean``, ``stddev`` (of
         the population), ``sum``; of several bands a MultiIndex ``(band, statistic)``, bands numbered as in ``values``: ``table[2]["mean"]``.
         Of integers ``min``, ``max`` and ``sum`` are exact integers (Python's where 64 bits do not hold them), mean and stddev rounded
-        once. Of floats all are float64. A zone without a valid pixel has ``count`` 0, ``sum`` 0 and NaN else, and ``min`` and ``max`` are floats then.
+        once. Of floats all are float64. A zone without a valid pixel has ``count`` 0, ``sum`` 0 and NaN in all other columns; ``min`` and ``max`` are floats then.
 
     Notes
     -----
