@@ -208,7 +208,8 @@ class PartialFile:
             **fields,
         )
         if extent_nbytes is not None:
-            partial.claims.mkdir(mode=0o700)
+            # There already where a run was stopped, or its disk full, before it was noted down: nobody has written for it.
+            partial.claims.mkdir(mode=0o700, exist_ok=True)
         return partial
 
     @property
@@ -403,6 +404,14 @@ class PartialFile:
     def release(self) -> None:
         """Close it in this process and leave it where it is, for a later run; waits for writes under way."""
         close_writers(self.path, forget=False)
+
+    def withdraw(self) -> None:
+        """Close it in this process as if this run, which goes on with an earlier one, had never begun: nothing was written for it.
+
+        The next run may have its number, and must not meet its closed writer.
+        """
+        close_writers(self.path, forget=True, run=self.run)
+        shutil.rmtree(self.claims, ignore_errors=True)
 
     def _forget(self) -> None:
         close_writers(self.path, forget=True)

@@ -91,12 +91,6 @@ def begun(
         raise
 
 
-def warn_of_remains(target: Path) -> None:
-    """Report, not use, what earlier runs have left of a target."""
-    remains, _ = remains_of(target)
-    _report(target, remains)
-
-
 def taken_up(one: Begun) -> Iterator[Receipt]:
     """The finished blocks whose bytes are all there and right, in row-major order; others are to be computed again.
 
@@ -207,7 +201,11 @@ def _begin(sink: Sink, plan: Plan, opened: Opened | None, *, many_processes: boo
     except BaseException:
         os.close(opened.descriptor)
         raise
-    journal = Journal.go_on(opened.journal, opened.descriptor, sink.target, opened.story, partial.geometry)
+    try:
+        journal = Journal.go_on(opened.journal, opened.descriptor, sink.target, opened.story, partial.geometry)
+    except BaseException:
+        partial.withdraw()
+        raise
     return Begun(sink=started, journal=journal, blocks=opened.story.blocks, inputs=inputs_of(plan))
 
 
