@@ -365,3 +365,22 @@ def test_the_block_says_where_it_is(make_raster: MakeRaster) -> None:
     assert (last.count, last.nodata) == ((2, 2), (9, 9))
     assert last.crs.to_epsg() == 32755
     assert pickle.loads(pickle.dumps(last)) == last
+
+
+def test_a_number_beyond_the_edge_of_truth_values() -> None:
+    values = np.random.default_rng(3).random((1, 20, 30)) > 0.8
+    mask = xr.DataArray(values, dims=("band", "y", "x"))
+    around = np.ones((1, 3, 3), bool)
+
+    def grown(block: NDArray[Any]) -> NDArray[Any]:
+        return ndimage.binary_dilation(block, around)
+
+    for array in (mask, mask.chunk(y=8, x=8)):
+        for edge in (0, 1):
+            due = grown(np.pad(values, ((0, 0), (1, 1), (1, 1)), constant_values=bool(edge)))[:, 1:-1, 1:-1]
+            np.testing.assert_array_equal(dr.apply(grown, array, overlap=1, boundary=edge).values, due)
+    with pytest.raises(
+        dr.OptionError,
+        match="boundary=2 does not fit bool, which holds 0 and 1; give a number that every raster can hold",
+    ):
+        dr.apply(grown, mask, overlap=1, boundary=2)

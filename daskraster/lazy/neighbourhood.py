@@ -237,13 +237,22 @@ def _fills(inputs: Sequence[Raster], boundary: Any) -> tuple[Fill, ...]:
         raise OptionError(f"boundary={boundary!r} must be one of {', '.join(BOUNDARIES)}, or a number")
     value: Number = boundary.item() if isinstance(boundary, np.number) else boundary
     try:
-        checked = [check_nodata(value, raster.data.dtype) for raster in inputs]
+        checked = [_checked_fill(value, raster.data.dtype) for raster in inputs]
     except OptionError as error:
         reason = str(error).replace("nodata=", "boundary=", 1).partition("; give another")[0]
         raise OptionError(f"{reason}; give a number that every raster can hold, or 'nearest'") from error
     return tuple(
         (value if one is None else one,) * raster.data.shape[0] for one, raster in zip(checked, inputs, strict=True)
     )
+
+
+def _checked_fill(value: Number, dtype: np.dtype[Any]) -> Number | None:
+    """A number as pixels have it; truth values, which are no pixels of a file, take 0 and 1."""
+    if dtype.kind != "b":
+        return check_nodata(value, dtype)
+    if value not in (0, 1):
+        raise OptionError(f"nodata={value} does not fit {dtype}, which holds 0 and 1")
+    return int(value)
 
 
 def _named_fill(raster: Raster, boundary: str) -> Fill:
