@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 import daskraster as dr
 from daskraster.errors import GridMismatchError, OptionError, RasterArrayError, RasterFormatError, RasterNotFoundError
+from daskraster.running import engines, zonal
 from tests.conftest import MakeRaster, pixels
 
 SHAPE = (90, 110)
@@ -273,3 +274,19 @@ def test_refused() -> None:
         dr.zonal_statistics(image, zones.values)
     with pytest.raises(OptionError, match="zonal_statistics works on numbers"):
         dr.zonal_statistics(image.astype(complex), zones)
+
+
+def test_what_stopped_it_is_told_though_the_scheduler_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        status = "connecting"
+
+        def run(self, *_: Any, **__: Any) -> None:
+            raise AttributeError("'NoneType' object has no attribute 'broadcast'")
+
+    def stops(*_: Any) -> None:
+        raise dr.WorkerError("its scheduler is gone")
+
+    monkeypatch.setattr(zonal, "run", stops)
+    monkeypatch.setattr(engines, "active_client", Gone)
+    with pytest.raises(dr.WorkerError, match="its scheduler is gone"):
+        dr.zonal_statistics(raster(pixels((1, *SHAPE))), raster(zones_of(SHAPE)), progress=False)
