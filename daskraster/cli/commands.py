@@ -27,7 +27,7 @@ SHORT = {
     "mosaic": "Many rasters as one.",
 }
 chunks_option = click.option(
-    "--chunks", type=CHUNKS, help="Size of the blocks, one number or ROWS,COLUMNS; else whole tiles, 16 MiB."
+    "--chunks", type=CHUNKS, help="Size of the blocks, one number or ROWS,COLUMNS; else whole tiles, 8 MiB."
 )
 masked_option = click.option("--masked", is_flag=True, help="Pixels as floats, NaN where they are no data.")
 

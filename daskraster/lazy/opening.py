@@ -36,7 +36,7 @@ def open_raster(
         A file of any format GDAL reads: a path, a URL or ``/vsi`` name as rasterio takes them (``s3://``, ``zip://``), a VRT.
     chunks
         Block size in pixels. ``"auto"``: whole multiples of the file's tiles (full-width bands of rows where it has strips),
-        about 16 MiB of pixels, all bands counted. Or an int, a pair ``(y, x)`` of ints or of tuples of sizes, a dict with ``y`` and
+        about 8 MiB of pixels, all bands counted. Or an int, a pair ``(y, x)`` of ints or of tuples of sizes, a dict with ``y`` and
         ``x``, or a table of `tile_windows`, whose cores the blocks then are, whatever its overlap. All bands of a pixel are always in one block.
     masked
         True: pixels are floats (float32 for 8 and 16 bits, else float64), NaN where the file says nodata or masks them, and the file's nodata

@@ -216,7 +216,8 @@ def _check_compute(options: WriteOptions, *, compute: bool) -> None:
         )
     if options.retries is not None:
         raise OptionError(
-            "retries= does not go with compute=False; give it to the Delayed, as in later.compute(retries=2)"
+            "retries= does not go with compute=False: a block that raises removes the file under way, so that no other try can write to it; leave it out, "
+            "or try again in the function"
         )
 
 
