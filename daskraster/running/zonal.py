@@ -269,5 +269,8 @@ def _of_band(found: ZoneStatistics, polygons: Polygons | None) -> pd.DataFrame:
 
 def _band_numbers(values: Raster) -> list[Any]:
     count = values.data.shape[0]
-    labels = values.array.coords["band"].values if "band" in values.array.coords else np.arange(1, count + 1)
+    # One number for all where bands are of another dimension, as of scenes that were put together along time.
+    labels = (
+        np.atleast_1d(values.array.coords["band"].values) if "band" in values.array.coords else np.arange(1, count + 1)
+    )
     return labels.tolist() if len(set(labels.tolist())) == count else list(range(1, count + 1))
