@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 import daskraster as dr
 from daskraster.files import PartialFile
 from daskraster.formats import geotiff
+from daskraster.running import writing
+from daskraster.running.leftovers import remains_of
 from tests.conftest import TRANSFORM, Counter, MakeRaster, pixels, read
 from tests.killing import contents
 
@@ -332,3 +334,27 @@ def test_retries_are_no_way_out_of_what_is_computed_later(image: Any, tmp_path: 
     # The first failure removes the file under way, wherever it is: another try by the scheduler has nothing to write to.
     with pytest.raises(dr.OptionError, match="a block that raises removes the file under way"):
         dr.write_raster(image, tmp_path / "out.tif", compute=False, retries=2)
+
+
+def test_a_run_that_is_being_finished_is_not_taken_up(
+    image: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out.tif"
+    finish = writing.finish
+    seen: list[Any] = []
+
+    def looked_at(*arguments: Any) -> Any:
+        # The last flush of a large file takes as long as the disk.
+        seen.append(remains_of(target))
+        if len(seen) == 1:
+            with pytest.raises(dr.RasterWriteError, match="is writing it; wait for that run"):
+                dr.write_raster(image, target, resume=True, **QUIET)
+        return finish(*arguments)
+
+    monkeypatch.setattr(writing, "finish", looked_at)
+    dr.write_raster(image, target, **QUIET)
+    ((remains, busy),) = seen
+    assert remains == []
+    assert len(busy) == 1
+    assert (read(target) == image.values).all()
+    assert leftovers(tmp_path, "in.tif", "out.tif") == []

@@ -197,6 +197,25 @@ class Journal:
                 self._waiting_nbytes -= sum(map(len, records))
                 self._changed.notify_all()
 
+    def finish(self) -> None:
+        """Stop, after a last `flush`, but keep the lock: the file is completed now, and no other run may take it up meanwhile.
+
+        Raises
+        ------
+        RasterWriteError
+            The last flush, or one before it, failed.
+        """
+        self._stop()
+        self._raise_failure()
+        self.flush()
+
+    def _stop(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
     def close(self, *, flush: bool) -> None:
         """Stop, after a last `flush` where it is wanted; the lock is given up. Calling it twice is harmless.
 
@@ -208,11 +227,7 @@ class Journal:
         RasterWriteError
             The last flush, or one before it, failed.
         """
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
+        self._stop()
         if not self._open:
             return
         try:

@@ -48,15 +48,19 @@ class Begun:
 
     def keep(self) -> Path | None:
         """Leave what is finished for a later run; the partial file, or None where nothing is and all was removed."""
-        # What cannot be written down any more, as on a full disk, is computed again; what can be is worth keeping.
-        with contextlib.suppress(OSError):
-            self.journal.close(flush=True)
-        partial = self.sink.partial
-        if partial is None or not (self.journal.blocks or self.blocks) or not partial.path.exists():
-            self.discard()
-            return None
-        partial.release()
-        return partial.path
+        try:
+            # What cannot be written down any more, as on a full disk, is computed again; what can be is worth keeping.
+            with contextlib.suppress(OSError):
+                self.journal.finish()
+            partial = self.sink.partial
+            if partial is None or not (self.journal.blocks or self.blocks) or not partial.path.exists():
+                self.discard()
+                return None
+            # Before the lock is given up: where the next run begins is told by the size of the file.
+            partial.release()
+            return partial.path
+        finally:
+            self.journal.close(flush=False)
 
 
 @contextlib.contextmanager

@@ -270,7 +270,7 @@ def _run(outputs: Sequence[Output], options: WriteOptions) -> list[WriteReport]:
                 until_there(lambda skip: compute(skip=skip), under_way, gatherings, client, again=line.again)
         finished = stop_writers([sink.partial.path for sink in sinks if sink.partial is not None])
         for one in under_way:
-            one.journal.close(flush=True)
+            one.journal.finish()
         done = finish(sinks, gatherings, finished)
         for one in under_way:
             one.journal.remove()
