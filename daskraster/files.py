@@ -57,7 +57,9 @@ __all__ = ["PAGE_NBYTES", "SIDECARS", "PartialFile", "process_name", "stop_writi
 
 PAGE_NBYTES = 4096  # extents begin on pages, so that two machines never write the same one
 SIDECARS = (".aux.xml", ".ovr", ".msk")  # what GDAL would read beside a new file of the old name
-NAME_LENGTH = 100  # of the target's name in that of the partial file; a file name ends at 255 bytes
+# Of the target's name in that of the partial file: letters, and bytes, of which a letter may have four. A file name ends at 255 bytes, and behind
+# this come random signs, and in turn the names of what lies beside the partial file.
+NAME_LENGTH, NAME_NBYTES = 100, 200
 SUFFIX = ".part"
 TOKEN_NBYTES = 8
 
@@ -389,7 +391,9 @@ class PartialFile:
             raise RasterWriteError(f"cannot finish {self.target}: {error.strerror or error}") from error
         self._forget()
         for suffix in SIDECARS:
-            self.target.with_name(self.target.name + suffix).unlink(missing_ok=True)
+            sidecar = self.target.with_name(self.target.name + suffix)
+            if os.path.lexists(sidecar):  # not so where its name would be too long
+                sidecar.unlink(missing_ok=True)
         sync_folder(self.target.parent)
         return nbytes
 
@@ -448,7 +452,10 @@ def writable_target(target: Path) -> Path:
 
 def partial_prefix(target: Path) -> str:
     """How the names of all partial files of a target begin; two targets may share it where their names are very long."""
-    return f".{target.name[:NAME_LENGTH]}."
+    name = target.name[:NAME_LENGTH]
+    while len(os.fsencode(name)) > NAME_NBYTES:
+        name = name[:-1]
+    return f".{name}."
 
 
 def _geometry(run: Mapping[str, int]) -> dict[str, Any]:

@@ -217,10 +217,16 @@ def test_a_worker_that_wakes_up_late_harms_nothing(tmp_path: Path) -> None:
     partial.publish()
 
 
-def test_a_long_name(tmp_path: Path) -> None:
-    target = tmp_path / ("n" * 240 + ".tif")
-    PartialFile.create(target, HEADER, extent_nbytes=4096).publish()
-    assert target.read_bytes() == HEADER
+@pytest.mark.parametrize("name", ["n" * 240, "n" * 251, "日" * 80, "é" * 120, "🛰" * 61])
+def test_a_long_name(tmp_path: Path, name: str) -> None:
+    target = tmp_path / f"{name}.tif"
+    first = PartialFile.create(target, HEADER, extent_nbytes=4096)
+    (kept,) = first.append([b"kept"])
+    first.release()
+    leftover = Leftover(path=first.path, runs=[first.geometry], offsets=np.array([kept]), sizes=np.array([4]))
+    PartialFile.reopen(target, leftover, extent_nbytes=4096).publish()
+    assert target.read_bytes().startswith(HEADER)
+    assert os.listdir(tmp_path) == [target.name]
 
 
 def test_many_gaps_are_closed_quickly(tmp_path: Path) -> None:

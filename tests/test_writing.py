@@ -644,3 +644,14 @@ def test_a_nodata_value_that_the_blocks_own_type_does_not_have(
     np.testing.assert_array_equal(written.values, due)
     assert written.rio.nodata == kind(nodata)
     np.testing.assert_array_equal(np.isnan(dr.open_raster(out, masked=True).values), np.isnan(values))
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".kea"])
+def test_a_name_as_long_as_names_can_be(make_raster: MakeRaster, tmp_path: Path, suffix: str) -> None:
+    image = dr.open_raster(make_raster(pixels((1, 20, 30))))
+    for name in ("日" * 80, "n" * 251):
+        target = tmp_path / f"{name}{suffix}"
+        dr.write_raster(image, target, progress=False)
+        assert (dr.open_raster(target).values == image.values).all()
+        target.unlink()
+    assert leftovers(tmp_path, "in.tif") == []
