@@ -269,6 +269,15 @@ def _named_fill(raster: Raster, boundary: str) -> Fill:
         raise OptionError(
             f"boundary='nodata': {raster.name} has no nodata value; give a number, or set it with array.rio.write_nodata"
         )
+    try:
+        for value in values:
+            _checked_fill(value, raster.data.dtype)
+    except OptionError as error:
+        # As -9999 of uint8, or what an array of truth values has kept of the one that was compared.
+        reason = str(error).partition("; give another")[0]
+        raise OptionError(
+            f"boundary='nodata': no pixel of {raster.name} can be nodata: {reason}; give a number, or 'nearest'"
+        ) from error
     return tuple(values)
 
 
