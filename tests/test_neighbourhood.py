@@ -395,3 +395,18 @@ def test_beyond_the_edge_is_no_nodata_that_pixels_cannot_have(dtype: str, nodata
         dr.apply(np.copy, image, overlap=1, boundary="nodata", dtype=dtype, bands=1)
     floats = image.astype("float32").assign_attrs(_FillValue=nodata)
     dr.apply(np.copy, floats, overlap=1, boundary="nodata", dtype="float32", bands=1).compute()
+
+
+@pytest.mark.parametrize("nodata", [255, 0])
+def test_truth_values_that_keep_the_attrs_of_what_was_compared(make_raster: MakeRaster, nodata: int) -> None:
+    class Copies:
+        def predict(self, rows: NDArray[Any]) -> NDArray[Any]:
+            return rows[:, 0]
+
+    values = pixels((1, 40, 50)).astype("uint8")
+    image = dr.open_raster(make_raster(values, nodata=nodata), chunks=16)
+    mask = (image > 100).assign_attrs(image.attrs)
+    due = values > 100
+    np.testing.assert_array_equal(dr.apply(np.copy, mask, overlap=1).values, due)
+    np.testing.assert_array_equal(dr.align(mask, like=image).values, due)
+    np.testing.assert_array_equal(dr.predict(Copies(), mask, dtype="uint8", nodata=9).values, due)
