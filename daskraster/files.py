@@ -57,7 +57,9 @@ __all__ = ["PAGE_NBYTES", "SIDECARS", "PartialFile", "process_name", "stop_writi
 
 PAGE_NBYTES = 4096  # extents begin on pages, so that two machines never write the same one
 SIDECARS = (".aux.xml", ".ovr", ".msk")  # what GDAL would read beside a new file of the old name
-NAME_LENGTH = 100  # of the target's name in that of the partial file; a file name ends at 255 bytes
+# Of the target's name in that of the partial file: letters, and bytes, of which a letter may have four. A file name ends at 255 bytes, and behind
+# this come random signs, and in turn the names of what lies beside the partial file.
+NAME_LENGTH, NAME_NBYTES = 100, 200
 SUFFIX = ".part"
 TOKEN_NBYTES = 8
 
@@ -208,7 +210,8 @@ class PartialFile:
             **fields,
         )
         if extent_nbytes is not None:
-            partial.claims.mkdir(mode=0o700)
+            # There already where a run was stopped, or its disk full, before it was noted down: nobody has written for it.
+            partial.claims.mkdir(mode=0o700, exist_ok=True)
         return partial
 
     @property
@@ -388,7 +391,9 @@ class PartialFile:
             raise RasterWriteError(f"cannot finish {self.target}: {error.strerror or error}") from error
         self._forget()
         for suffix in SIDECARS:
-            self.target.with_name(self.target.name + suffix).unlink(missing_ok=True)
+            sidecar = self.target.with_name(self.target.name + suffix)
+            if os.path.lexists(sidecar):  # not so where its name would be too long
+                sidecar.unlink(missing_ok=True)
         sync_folder(self.target.parent)
         return nbytes
 
@@ -403,6 +408,14 @@ class PartialFile:
     def release(self) -> None:
         """Close it in this process and leave it where it is, for a later run; waits for writes under way."""
         close_writers(self.path, forget=False)
+
+    def withdraw(self) -> None:
+        """Close it in this process as if this run, which goes on with an earlier one, had never begun: nothing was written for it.
+
+        The next run may have its number, and must not meet its closed writer.
+        """
+        close_writers(self.path, forget=True, run=self.run)
+        shutil.rmtree(self.claims, ignore_errors=True)
 
     def _forget(self) -> None:
         close_writers(self.path, forget=True)
@@ -439,7 +452,10 @@ def writable_target(target: Path) -> Path:
 
 def partial_prefix(target: Path) -> str:
     """How the names of all partial files of a target begin; two targets may share it where their names are very long."""
-    return f".{target.name[:NAME_LENGTH]}."
+    name = target.name[:NAME_LENGTH]
+    while len(os.fsencode(name)) > NAME_NBYTES:
+        name = name[:-1]
+    return f".{name}."
 
 
 def _geometry(run: Mapping[str, int]) -> dict[str, Any]:

@@ -228,13 +228,14 @@ def writer_of(rooms: Rooms) -> Writer:
         return writer
 
 
-def close_writers(path: Path, *, forget: bool) -> None:
-    """Close this process's writers of a partial file, after the writes under way.
+def close_writers(path: Path, *, forget: bool, run: int | None = None) -> None:
+    """Close this process's writers of a partial file, after the writes under way; of one ``run``, or of all.
 
-    ``forget`` them where the file is gone; else they stay, closed, so that a late thread of a stopped run meets its own.
+    ``forget`` them where the file is gone, or their run has not begun; else they stay, closed, so that a late thread of a stopped run meets
+    its own.
     """
     with _registry_lock:
-        keys = [key for key in _writers if key[0] == path]
+        keys = [key for key in _writers if key[0] == path and run in (None, key[1])]
         writers = [_writers.pop(key) if forget else _writers[key] for key in keys]
     for writer in writers:
         writer.close()

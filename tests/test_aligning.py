@@ -183,3 +183,15 @@ def test_like_may_be_a_path(make_raster: MakeRaster, image: xr.DataArray) -> Non
     by_path = dr.align(image, like=as_raster(other).name)
     assert by_path.shape == (2, 100, 120)
     assert (by_path.values == image.values[:, 30:130, 20:140]).all()
+
+
+def test_scenes_put_together_along_another_dimension(make_raster: MakeRaster, image: xr.DataArray) -> None:
+    scenes = xr.concat([image.isel(band=0), image.isel(band=0) + 1], "time")
+    assert scenes.coords["band"].ndim == 0
+    other = shifted(make_raster, 2, 3)
+    for result, due in zip(dr.align(scenes, other), dr.align(scenes.drop_vars("band"), other), strict=True):
+        np.testing.assert_array_equal(result.values, due.values)
+        assert result.coords["band"].values.tolist() == due.coords["band"].values.tolist()
+    # A single band keeps its number.
+    one, _ = dr.align(image.isel(band=-1), other)
+    assert one.coords["band"].values.tolist() == [int(image.coords["band"][-1])]

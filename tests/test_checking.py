@@ -123,3 +123,13 @@ def test_wrong_arguments_are_told() -> None:
         dr.check_overlap(largest_within(1), noise(), noise((1, 20, 20)))
     with pytest.raises(dr.OptionError, match="as many for every block"):
         dr.check_overlap(lambda block: np.repeat(block, block.shape[1], axis=0), noise(), samples=1, size=20)
+
+
+@pytest.mark.parametrize("overlap", [1024, 1100])
+def test_an_overlap_above_those_that_are_searched_for(overlap: int) -> None:
+    image = noise((1, 40, 2 * overlap + 300))
+    check = dr.check_overlap(largest_within(2), image, overlap=overlap, samples=1, size=32)
+    assert check.compared_with > overlap
+    assert (check.ok, check.suggested) == (True, 2)
+    check = dr.check_overlap(lambda block: block - block.mean(), image, overlap=overlap, samples=1, size=32)
+    assert (check.ok, check.suggested) == (False, None)

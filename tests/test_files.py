@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from daskraster.errors import RasterWriteError
-from daskraster.files import PAGE_NBYTES, PartialFile
+from daskraster.files import PAGE_NBYTES, Leftover, PartialFile
 
 HEADER = b"header"
 
@@ -217,10 +217,16 @@ def test_a_worker_that_wakes_up_late_harms_nothing(tmp_path: Path) -> None:
     partial.publish()
 
 
-def test_a_long_name(tmp_path: Path) -> None:
-    target = tmp_path / ("n" * 240 + ".tif")
-    PartialFile.create(target, HEADER, extent_nbytes=4096).publish()
-    assert target.read_bytes() == HEADER
+@pytest.mark.parametrize("name", ["n" * 240, "n" * 251, "日" * 80, "é" * 120, "🛰" * 61])
+def test_a_long_name(tmp_path: Path, name: str) -> None:
+    target = tmp_path / f"{name}.tif"
+    first = PartialFile.create(target, HEADER, extent_nbytes=4096)
+    (kept,) = first.append([b"kept"])
+    first.release()
+    leftover = Leftover(path=first.path, runs=[first.geometry], offsets=np.array([kept]), sizes=np.array([4]))
+    PartialFile.reopen(target, leftover, extent_nbytes=4096).publish()
+    assert target.read_bytes().startswith(HEADER)
+    assert os.listdir(tmp_path) == [target.name]
 
 
 def test_many_gaps_are_closed_quickly(tmp_path: Path) -> None:
@@ -231,3 +237,25 @@ def test_many_gaps_are_closed_quickly(tmp_path: Path) -> None:
     moved = partial.close_gaps(offsets, np.full(count, 15))  # a gap of 5 bytes behind each
     assert (moved == offsets).all()
     partial.discard()
+
+
+@pytest.mark.parametrize("withdrawn", [False, True])
+def test_gone_on_with_after_a_run_that_ended_before_it_was_noted_down(tmp_path: Path, withdrawn: bool) -> None:
+    # It was killed, or the disk was full for the journal's record of it: the next run has its number.
+    first = PartialFile.create(tmp_path / "out.bin", HEADER, extent_nbytes=PAGE_NBYTES)
+    (kept,) = first.append([b"kept"])
+    first.release()
+    leftover = Leftover(path=first.path, runs=[first.geometry], offsets=np.array([kept]), sizes=np.array([4]))
+    ended = PartialFile.reopen(first.target, leftover, extent_nbytes=PAGE_NBYTES)
+    ended.patch(0, HEADER)
+    if withdrawn:
+        ended.withdraw()
+    again = PartialFile.reopen(first.target, leftover, extent_nbytes=PAGE_NBYTES)
+    again.patch(0, HEADER)
+    offsets = np.array([kept, *again.append([b"more"])])
+    with pytest.raises(RasterWriteError, match="the run was stopped"):
+        first.append([b"late"])
+    offsets = again.close_gaps(offsets, np.array([4, 4]))
+    assert [again.read(int(offset), 4) for offset in offsets] == [b"kept", b"more"]
+    again.publish()
+    assert leftovers(tmp_path) == []

@@ -318,3 +318,27 @@ def test_unknown_suffix(tmp_path: Path) -> None:
         dr.write_raster(raster(pixels((1, 20, 20))), tmp_path / "out.xyz")
     report = dr.write_raster(raster(pixels((1, 20, 20))), tmp_path / "out.xyz", driver="gtiff")
     assert report.driver == "GTiff"
+
+
+@pytest.mark.parametrize("driver", ["GTiff", "COG"])
+def test_metadata_items_of_any_name(tmp_path: Path, driver: str) -> None:
+    # "ns" and "bidx" are parameters of rasterio's update_tags.
+    image = xr.DataArray(
+        np.ones((2, 20, 30), "uint8"),
+        dims=("band", "y", "x"),
+        attrs={"ns": "1 < 2 & ü", "A": "all", "band_tags": ({"bidx": "7", "B": "one"}, {"ns": "two"})},
+    )
+    for statistics in (True, False):
+        dr.write_raster(
+            image, tmp_path / "out.tif", driver=driver, tags={"bidx": "2"}, statistics=statistics, progress=False
+        )
+        with rasterio.open(tmp_path / "out.tif") as dataset:
+            found = dataset.tags()
+            assert {name: found.get(name) for name in ("ns", "A", "bidx")} == {
+                "ns": "1 < 2 & ü",
+                "A": "all",
+                "bidx": "2",
+            }
+            first, second = dataset.tags(1), dataset.tags(2)
+            assert (first["bidx"], first["B"], second["ns"]) == ("7", "one", "two")
+            assert ("STATISTICS_MEAN" in first) == statistics

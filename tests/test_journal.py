@@ -256,3 +256,28 @@ def test_a_sink_without_checksums_is_not_resumed(tmp_path: Path) -> None:
     journal.add(Receipt(block=one.block, tiles=one.tiles, offsets=one.offsets, sizes=one.sizes, nbytes=0))
     assert not journal.blocks
     journal.remove()
+
+
+def test_closing_that_was_interrupted_is_ended_by_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partial, journal = under_way(tmp_path)
+    journal.follow(lambda: None)
+    journal.add(receipt())
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    # Ctrl-C while it waits for its thread, which waits for the disk.
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(journal._thread, "join", interrupted)
+        journal.close(flush=True)
+    journal.close(flush=True)
+    journal.close(flush=True)  # harmless
+    (remains,), busy = remains_of(partial.target)
+    assert busy == []
+    opened = open_journal(remains)
+    assert opened is not None
+    assert list(opened.story.blocks) == [(0, 1, 2)]
+    os.close(opened.descriptor)
+    partial.discard()

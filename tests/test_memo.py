@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
 import rasterio
+import xarray as xr
 from affine import Affine
 
+import daskraster as dr
 from daskraster.blocks.codecs import TileCodec
 from daskraster.blocks.tiling import TileArray
 from daskraster.formats import geotiff_directories, kea_sink, tiff
@@ -93,3 +97,19 @@ def test_a_kea_header_comes_again_and_equals_a_new_one(tmp_path: Path) -> None:
     assert one.header() is other.header()
     assert one.header() == one._header()
     assert named.header() == named._header() != one.header()
+
+
+def test_what_cannot_be_pickled_is_made_again() -> None:
+    memo: Memo[bytes] = Memo(most=4, most_nbytes=100)
+    for description in (MappingProxyType({1: 2}), defaultdict(lambda: 3), lambda: 4):
+        assert memo.of(description, lambda: b"made") == b"made"
+    assert len(memo) == 0
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".kea"])
+def test_a_colour_table_of_any_mapping(tmp_path: Path, suffix: str) -> None:
+    colors = {0: (0, 0, 0, 255), 1: (10, 20, 30, 255)}
+    image = xr.DataArray(np.ones((1, 20, 30), "uint8"), dims=("band", "y", "x"))
+    dr.write_raster(image, tmp_path / f"out{suffix}", colormap=MappingProxyType(colors), progress=False)
+    found = dr.open_raster(tmp_path / f"out{suffix}").attrs["colormap"]
+    assert {value: found[value] for value in colors} == colors

@@ -365,3 +365,48 @@ def test_the_block_says_where_it_is(make_raster: MakeRaster) -> None:
     assert (last.count, last.nodata) == ((2, 2), (9, 9))
     assert last.crs.to_epsg() == 32755
     assert pickle.loads(pickle.dumps(last)) == last
+
+
+def test_a_number_beyond_the_edge_of_truth_values() -> None:
+    values = np.random.default_rng(3).random((1, 20, 30)) > 0.8
+    mask = xr.DataArray(values, dims=("band", "y", "x"))
+    around = np.ones((1, 3, 3), bool)
+
+    def grown(block: NDArray[Any]) -> NDArray[Any]:
+        return ndimage.binary_dilation(block, around)
+
+    for array in (mask, mask.chunk(y=8, x=8)):
+        for edge in (0, 1):
+            due = grown(np.pad(values, ((0, 0), (1, 1), (1, 1)), constant_values=bool(edge)))[:, 1:-1, 1:-1]
+            np.testing.assert_array_equal(dr.apply(grown, array, overlap=1, boundary=edge).values, due)
+    with pytest.raises(
+        dr.OptionError,
+        match="boundary=2 does not fit bool, which holds 0 and 1; give a number that every raster can hold",
+    ):
+        dr.apply(grown, mask, overlap=1, boundary=2)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [("uint8", -9999), ("uint8", float("nan")), ("bool", 255), ("int16", 0.5)]
+)
+def test_beyond_the_edge_is_no_nodata_that_pixels_cannot_have(dtype: str, nodata: float) -> None:
+    image = xr.DataArray(np.ones((1, 20, 30), dtype), dims=("band", "y", "x"), attrs={"_FillValue": nodata})
+    with pytest.raises(dr.OptionError, match=rf"no pixel of .* can be nodata: nodata={nodata} does not fit {dtype}"):
+        dr.apply(np.copy, image, overlap=1, boundary="nodata", dtype=dtype, bands=1)
+    floats = image.astype("float32").assign_attrs(_FillValue=nodata)
+    dr.apply(np.copy, floats, overlap=1, boundary="nodata", dtype="float32", bands=1).compute()
+
+
+@pytest.mark.parametrize("nodata", [255, 0])
+def test_truth_values_that_keep_the_attrs_of_what_was_compared(make_raster: MakeRaster, nodata: int) -> None:
+    class Copies:
+        def predict(self, rows: NDArray[Any]) -> NDArray[Any]:
+            return rows[:, 0]
+
+    values = pixels((1, 40, 50)).astype("uint8")
+    image = dr.open_raster(make_raster(values, nodata=nodata), chunks=16)
+    mask = (image > 100).assign_attrs(image.attrs)
+    due = values > 100
+    np.testing.assert_array_equal(dr.apply(np.copy, mask, overlap=1).values, due)
+    np.testing.assert_array_equal(dr.align(mask, like=image).values, due)
+    np.testing.assert_array_equal(dr.predict(Copies(), mask, dtype="uint8", nodata=9).values, due)

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 import daskraster as dr
 from daskraster.files import PartialFile
 from daskraster.formats import geotiff
+from daskraster.running import writing
+from daskraster.running.leftovers import remains_of
 from tests.conftest import TRANSFORM, Counter, MakeRaster, pixels, read
 from tests.killing import contents
 
@@ -307,3 +309,52 @@ def test_not_with_delayed(image: Any, tmp_path: Path, options: Any) -> None:
 def test_options_that_cannot_be(image: Any, tmp_path: Path, options: Any, match: str) -> None:
     with pytest.raises(dr.OptionError, match=match):
         dr.write_raster(image, tmp_path / "out.tif", **options)
+
+
+def test_finished_blocks_outlive_a_run_that_cannot_begin(
+    image: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out.tif"
+    stopped(image, target, sidecar=True)
+    again = dr.apply(Stops(None), image, with_block=True, dtype="uint16", bands=1)
+
+    def full(*_: Any) -> None:
+        raise dr.RasterWriteError("cannot write: No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(dr.RasterWriteError, match="No space left"):
+        patched.setattr(geotiff.GeoTiffSink, "_write_sidecar", full)
+        dr.write_raster(again, target, resume=True, sidecar=True, **QUIET)
+    report = dr.write_raster(again, target, resume=True, sidecar=True, **QUIET)
+    assert isinstance(report, dr.WriteReport)
+    assert report.resumed_blocks == 10
+    assert (read(target) == image.values).all()
+
+
+def test_retries_are_no_way_out_of_what_is_computed_later(image: Any, tmp_path: Path) -> None:
+    # The first failure removes the file under way, wherever it is: another try by the scheduler has nothing to write to.
+    with pytest.raises(dr.OptionError, match="a block that raises removes the file under way"):
+        dr.write_raster(image, tmp_path / "out.tif", compute=False, retries=2)
+
+
+def test_a_run_that_is_being_finished_is_not_taken_up(
+    image: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out.tif"
+    finish = writing.finish
+    seen: list[Any] = []
+
+    def looked_at(*arguments: Any) -> Any:
+        # The last flush of a large file takes as long as the disk.
+        seen.append(remains_of(target))
+        if len(seen) == 1:
+            with pytest.raises(dr.RasterWriteError, match="is writing it; wait for that run"):
+                dr.write_raster(image, target, resume=True, **QUIET)
+        return finish(*arguments)
+
+    monkeypatch.setattr(writing, "finish", looked_at)
+    dr.write_raster(image, target, **QUIET)
+    ((remains, busy),) = seen
+    assert remains == []
+    assert len(busy) == 1
+    assert (read(target) == image.values).all()
+    assert leftovers(tmp_path, "in.tif", "out.tif") == []

@@ -623,3 +623,35 @@ def test_ground_control_points_beside_a_transform_are_told_of(tmp_path: Path, dr
         dr.write_raster(placed, tmp_path / "x.tif", driver=driver, progress=False)
     dr.write_raster(placed, tmp_path / "x.kea", progress=False)
     assert len(dr.open_raster(tmp_path / "x.kea").attrs["gcps"]) == 2
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".kea"])
+@pytest.mark.parametrize(
+    ("before", "after", "nodata"),
+    [("uint8", "float32", -9999), ("float32", "float64", -9999.1), ("float64", "float32", 0.1)],
+)
+def test_a_nodata_value_that_the_blocks_own_type_does_not_have(
+    tmp_path: Path, before: str, after: str, nodata: float, suffix: str
+) -> None:
+    values = pixels((1, 20, 30)).astype(before)
+    if before != "uint8":
+        values[0, 3:5] = np.nan
+    out = tmp_path / f"out{suffix}"
+    dr.write_raster(raster(values), out, dtype=after, nodata=nodata, progress=False)
+    written = dr.open_raster(out)
+    kind = np.dtype(after).type
+    due = np.where(np.isnan(values), kind(nodata), values.astype(after))
+    np.testing.assert_array_equal(written.values, due)
+    assert written.rio.nodata == kind(nodata)
+    np.testing.assert_array_equal(np.isnan(dr.open_raster(out, masked=True).values), np.isnan(values))
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".kea"])
+def test_a_name_as_long_as_names_can_be(make_raster: MakeRaster, tmp_path: Path, suffix: str) -> None:
+    image = dr.open_raster(make_raster(pixels((1, 20, 30))))
+    for name in ("日" * 80, "n" * 251):
+        target = tmp_path / f"{name}{suffix}"
+        dr.write_raster(image, target, progress=False)
+        assert (dr.open_raster(target).values == image.values).all()
+        target.unlink()
+    assert leftovers(tmp_path, "in.tif") == []

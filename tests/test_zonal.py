@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 import daskraster as dr
 from daskraster.errors import GridMismatchError, OptionError, RasterArrayError, RasterFormatError, RasterNotFoundError
+from daskraster.running import engines, zonal
 from tests.conftest import MakeRaster, pixels
 
 SHAPE = (90, 110)
@@ -273,3 +274,30 @@ def test_refused() -> None:
         dr.zonal_statistics(image, zones.values)
     with pytest.raises(OptionError, match="zonal_statistics works on numbers"):
         dr.zonal_statistics(image.astype(complex), zones)
+
+
+def test_what_stopped_it_is_told_though_the_scheduler_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        status = "connecting"
+
+        def run(self, *_: Any, **__: Any) -> None:
+            raise AttributeError("'NoneType' object has no attribute 'broadcast'")
+
+    def stops(*_: Any) -> None:
+        raise dr.WorkerError("its scheduler is gone")
+
+    monkeypatch.setattr(zonal, "run", stops)
+    monkeypatch.setattr(engines, "active_client", Gone)
+    with pytest.raises(dr.WorkerError, match="its scheduler is gone"):
+        dr.zonal_statistics(raster(pixels((1, *SHAPE))), raster(zones_of(SHAPE)), progress=False)
+
+
+def test_scenes_put_together_along_another_dimension() -> None:
+    image, zones = raster(pixels((2, *SHAPE))), raster(zones_of(SHAPE))
+    single = image.assign_coords(band=[1, 2]).isel(band=0)
+    scenes = xr.concat([single, single + 1], "time")
+    assert scenes.coords["band"].ndim == 0
+    table = dr.zonal_statistics(scenes, zones, progress=False)
+    for number in (1, 2):
+        due = dr.zonal_statistics(scenes.isel(time=[number - 1]), zones, progress=False)
+        pd.testing.assert_frame_equal(table[number], due)

@@ -44,8 +44,13 @@ def masked(
 
 
 def holds(dtype: np.dtype[Any], value: Number) -> bool:
-    """Whether a pixel of ``dtype`` can be ``value``; a nodata value that none can be masks nothing."""
+    """Whether a pixel of ``dtype`` can be ``value``; a nodata value that none can be masks nothing.
+
+    Truth values have none: xarray lets ``image > 5`` keep the attrs of ``image``. Nor have complex numbers.
+    """
     if dtype.kind == "f":
         return not np.isnan(value)
+    if dtype.kind not in "iu":
+        return False
     limits = np.iinfo(dtype)
     return bool(np.isfinite(value)) and value == int(value) and limits.min <= value <= limits.max

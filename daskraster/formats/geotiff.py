@@ -123,7 +123,10 @@ class GeoTiffSink(TileSink):
             if self.sidecar:
                 started._write_sidecar(document(self.metadata.bands, self.tables))
         except BaseException:
-            started.discard()
+            if leftover is None:
+                started.discard()
+            else:  # finished blocks of an earlier run, which a later one may go on with
+                started.started.withdraw()
             raise
         # Tables wait in the sidecar now; a started sink travels with every task.
         return dataclasses.replace(started, tables={})

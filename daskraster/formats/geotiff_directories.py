@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import Any
+from xml.sax.saxutils import escape
 
 import numpy as np
 import rasterio
@@ -30,6 +32,8 @@ PHOTOMETRIC_MASK = 4
 # What variables that GDAL and PROJ look at begin with.
 GDALS_OWN = ("GDAL_", "GTIFF_", "OSR_", "OGR_", "CPL_", "PROJ_", "COMPRESS_", "TIFF_")
 EMPTY_METADATA = b"<GDALMetadata></GDALMetadata>\0"
+# Parameters of rasterio's update_tags: an item of such a name would send all others to a namespace, or to another band.
+NO_KEYWORDS = ("bidx", "ns")
 
 
 def directory_of(metadata: RasterMetadata, codec: TileCodec, tiles: TileArray, *, big: bool) -> tiff.Directory:
@@ -45,6 +49,9 @@ def directory_of(metadata: RasterMetadata, codec: TileCodec, tiles: TileArray, *
     if nodata is not None:
         # rasterio passes nodata as a double: 64-bit integers would lose digits.
         directory[tiff.GDAL_NODATA] = tiff.Tag.ascii(nodata_text(nodata))
+    items = _other_items(metadata)
+    if items:
+        directory[tiff.GDAL_METADATA] = _with_items(directory.get(tiff.GDAL_METADATA), items)
     # Our JPEG tiles carry their own tables.
     directory.pop(tiff.JPEG_TABLES, None)
     return directory
@@ -112,6 +119,30 @@ def _overview_metadata(metadata: RasterMetadata, level: TileArray) -> RasterMeta
     )
 
 
+def _other_items(metadata: RasterMetadata) -> str:
+    """The metadata items that rasterio cannot be told of, as GDAL writes them: escaped twice, as it reads them."""
+    of_all = [("", metadata.tags), *((f' sample="{band}"', one.tags) for band, one in enumerate(metadata.bands))]
+    return "".join(
+        f'  <Item name="{name}"{place}>{escape(escape(tags[name]))}</Item>\n'
+        for place, tags in of_all
+        for name in NO_KEYWORDS
+        if name in tags
+    )
+
+
+def _with_items(tag: tiff.Tag | None, items: str) -> tiff.Tag:
+    """GDAL's metadata with further items."""
+    raw = EMPTY_METADATA if tag is None else tag.raw
+    end = raw.rindex(b"</GDALMetadata>")
+    whole = raw[:end] + items.encode() + raw[end:]
+    return tiff.Tag(tiff.ASCII, len(whole), whole)
+
+
+def _keywords(tags: Mapping[str, str]) -> dict[str, str]:
+    """The items that rasterio can be told of."""
+    return {name: text for name, text in tags.items() if name not in NO_KEYWORDS}
+
+
 def filled_up(items: tiff.Tag | None, longest: tiff.Tag) -> tiff.Tag:
     """GDAL's metadata with blanks before its end, as long as ``longest``."""
     raw = EMPTY_METADATA if items is None else items.raw
@@ -169,7 +200,7 @@ def _template(metadata: RasterMetadata, creation_options: dict[str, Any]) -> byt
 
 def _describe(dataset: Any, metadata: RasterMetadata) -> None:
     if metadata.tags:
-        dataset.update_tags(**metadata.tags)
+        dataset.update_tags(**_keywords(metadata.tags))
     bands = metadata.bands
     if any(band.scale != 1 for band in bands):
         dataset.scales = tuple(band.scale for band in bands)
@@ -186,7 +217,7 @@ def _describe(dataset: Any, metadata: RasterMetadata) -> None:
         if band.thematic:
             tags[LAYER_TYPE] = "thematic"
         if tags:
-            dataset.update_tags(number, **tags)
+            dataset.update_tags(number, **_keywords(tags))
         if band.colormap:
             dataset.write_colormap(number, dict(band.colormap))
     if metadata.gcps and not metadata.has_transform:

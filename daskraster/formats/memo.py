@@ -27,11 +27,14 @@ class Memo[T: Sized]:
         ----------
         description
             Everything that the value depends on. Compared as pickled bytes: equal ones are of equal content; where equal content
-            is pickled otherwise, the value is made again.
+            is pickled otherwise, or cannot be pickled (a colour table of a type of the user's), the value is made again.
         make
             Whatever it raises is raised here, and nothing is kept.
         """
-        key = pickle.dumps(description)
+        try:
+            key = pickle.dumps(description)
+        except (pickle.PicklingError, TypeError, AttributeError):
+            return make()
         with self._lock:
             if key in self._made:
                 self._made.move_to_end(key)

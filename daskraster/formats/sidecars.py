@@ -32,7 +32,6 @@ USAGES = (
 )  # fmt: skip
 # Numbers of GDALRATFieldType that every version of GDAL knows.
 INTEGER, REAL, STRING = 0, 1, 2
-TYPES = {"BOOL": INTEGER, "INT": INTEGER, "FLOAT": REAL, "STRING": STRING}
 INT32 = np.iinfo(np.int32)
 EXACT_FLOAT = 2**53
 # Formats that hold names inside; of the others only a sidecar tells.

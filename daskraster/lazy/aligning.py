@@ -187,10 +187,11 @@ def _aligned(raster: Raster, target: TargetGrid, kernel: str) -> xr.DataArray:
 def _described(data: da.Array, raster: Raster, grid: Grid) -> xr.DataArray:
     """The result with everything the raster says of itself but where it lies; control points lie elsewhere now."""
     metadata = replace(metadata_of(raster), grid=grid, has_transform=True, gcps=(), gcp_wkt="")
-    labels = raster.array.coords["band"].values if "band" in raster.array.coords else None
-    bands = (
-        np.arange(1, data.shape[0] + 1) if labels is None or labels.dtype.kind not in "iu" else np.atleast_1d(labels)
-    )
+    bands = np.arange(1, data.shape[0] + 1)
+    if "band" in raster.array.coords:
+        labels = np.atleast_1d(raster.array.coords["band"].values)
+        # One number for all where bands are of another dimension, as of scenes that were put together along time.
+        bands = labels if labels.dtype.kind in "iu" and len(labels) == len(bands) else bands
     masked = encoded_nodata(raster.array) is not None
     return new_array(
         data,

@@ -242,13 +242,22 @@ def _fills(inputs: Sequence[Raster], boundary: Any) -> tuple[Fill, ...]:
         raise OptionError(f"boundary={boundary!r} must be one of {', '.join(BOUNDARIES)}, or a number")
     value: Number = boundary.item() if isinstance(boundary, np.number) else boundary
     try:
-        checked = [check_nodata(value, raster.data.dtype) for raster in inputs]
+        checked = [_checked_fill(value, raster.data.dtype) for raster in inputs]
     except OptionError as error:
         reason = str(error).replace("nodata=", "boundary=", 1).partition("; give another")[0]
         raise OptionError(f"{reason}; give a number that every raster can hold, or 'nearest'") from error
     return tuple(
         (value if one is None else one,) * raster.data.shape[0] for one, raster in zip(checked, inputs, strict=True)
     )
+
+
+def _checked_fill(value: Number, dtype: np.dtype[Any]) -> Number | None:
+    """A number as pixels have it; truth values, which are no pixels of a file, take 0 and 1."""
+    if dtype.kind != "b":
+        return check_nodata(value, dtype)
+    if value not in (0, 1):
+        raise OptionError(f"nodata={value} does not fit {dtype}, which holds 0 and 1")
+    return int(value)
 
 
 def _named_fill(raster: Raster, boundary: str) -> Fill:
@@ -265,6 +274,15 @@ def _named_fill(raster: Raster, boundary: str) -> Fill:
         raise OptionError(
             f"boundary='nodata': {raster.name} has no nodata value; give a number, or set it with array.rio.write_nodata"
         )
+    try:
+        for value in values:
+            _checked_fill(value, raster.data.dtype)
+    except OptionError as error:
+        # As -9999 of uint8, or what an array of truth values has kept of the one that was compared.
+        reason = str(error).partition("; give another")[0]
+        raise OptionError(
+            f"boundary='nodata': no pixel of {raster.name} can be nodata: {reason}; give a number, or 'nearest'"
+        ) from error
     return tuple(values)
 
 

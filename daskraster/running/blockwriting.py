@@ -146,6 +146,8 @@ class WriteBlock:
             parts = [self._converted(block[band : band + 1], (fill,)) for band, fill in enumerate(fills)]
             return np.concatenate(parts)
         fill = fills[0]
-        if self.dtype.kind == "f" and fill is not None and not np.isnan(fill):
-            block = np.where(np.isnan(block), block.dtype.type(fill), block)
-        return convert(block, self.dtype, fill)
+        converted = convert(block, self.dtype, fill)
+        if self.dtype.kind == "f" and block.dtype.kind == "f" and fill is not None and not np.isnan(fill):
+            # In the file's type: -9999.1 in the block's, where that is narrower, would be another number than the file's nodata value.
+            converted = np.where(np.isnan(converted), self.dtype.type(fill), converted)
+        return converted

@@ -196,7 +196,8 @@ def check_overlap(
     check_same_grid(inputs)
     halo_yx = halo_of(overlap)
     call = _Call(func=func, kwargs=dict(kwargs or {}), with_block=with_block, inputs=inputs)
-    compared_with = min(max(2 * max(halo_yx), max(halo_yx) + MIN_REACH), LARGEST)
+    # Always further than the overlap in question, also where that is above the largest one that is searched for.
+    compared_with = max(min(2 * max(halo_yx), LARGEST), max(halo_yx) + MIN_REACH)
     windows = sample_windows(inputs[0].grid.shape_yx, samples, size)
     blocks = [_Sample(call, window, compared_with) for window in windows]
     return OverlapCheck(

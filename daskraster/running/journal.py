@@ -93,6 +93,7 @@ class Journal:
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._open = True
         self._sync: Callable[[], None] = lambda: None
         self.blocks = 0
         """Number of blocks of this run, and of earlier ones that were found whole."""
@@ -196,26 +197,46 @@ class Journal:
                 self._waiting_nbytes -= sum(map(len, records))
                 self._changed.notify_all()
 
-    def close(self, *, flush: bool) -> None:
-        """Stop, after a last `flush` where it is wanted; the lock is given up. Calling it twice is harmless.
+    def finish(self) -> None:
+        """Stop, after a last `flush`, but keep the lock: the file is completed now, and no other run may take it up meanwhile.
 
         Raises
         ------
         RasterWriteError
             The last flush, or one before it, failed.
         """
+        self._stop()
+        self._raise_failure()
+        self.flush()
+
+    def _stop(self) -> None:
         with self._changed:
-            if self._closed:
-                return
             self._closed = True
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
+
+    def close(self, *, flush: bool) -> None:
+        """Stop, after a last `flush` where it is wanted; the lock is given up. Calling it twice is harmless.
+
+        The second call ends what Ctrl-C interrupted in the first one, which may wait long for the disk: the lock would stay until this process ends,
+        and ``resume=True`` would be told that another run is at work.
+
+        Raises
+        ------
+        RasterWriteError
+            The last flush, or one before it, failed.
+        """
+        self._stop()
+        if not self._open:
+            return
         try:
             if flush:
                 self._raise_failure()
                 self.flush()
         finally:
+            # Before: a number that is closed twice may be another file's by then.
+            self._open = False
             os.close(self._descriptor)
 
     def remove(self) -> None:

@@ -48,15 +48,19 @@ class Begun:
 
     def keep(self) -> Path | None:
         """Leave what is finished for a later run; the partial file, or None where nothing is and all was removed."""
-        # What cannot be written down any more, as on a full disk, is computed again; what can be is worth keeping.
-        with contextlib.suppress(OSError):
-            self.journal.close(flush=True)
-        partial = self.sink.partial
-        if partial is None or not (self.journal.blocks or self.blocks) or not partial.path.exists():
-            self.discard()
-            return None
-        partial.release()
-        return partial.path
+        try:
+            # What cannot be written down any more, as on a full disk, is computed again; what can be is worth keeping.
+            with contextlib.suppress(OSError):
+                self.journal.finish()
+            partial = self.sink.partial
+            if partial is None or not (self.journal.blocks or self.blocks) or not partial.path.exists():
+                self.discard()
+                return None
+            # Before the lock is given up: where the next run begins is told by the size of the file.
+            partial.release()
+            return partial.path
+        finally:
+            self.journal.close(flush=False)
 
 
 @contextlib.contextmanager
@@ -89,12 +93,6 @@ def begun(
             for one in under_way:
                 ends.callback(_end, one, error, keep=keep)
         raise
-
-
-def warn_of_remains(target: Path) -> None:
-    """Report, not use, what earlier runs have left of a target."""
-    remains, _ = remains_of(target)
-    _report(target, remains)
 
 
 def taken_up(one: Begun) -> Iterator[Receipt]:
@@ -207,7 +205,11 @@ def _begin(sink: Sink, plan: Plan, opened: Opened | None, *, many_processes: boo
     except BaseException:
         os.close(opened.descriptor)
         raise
-    journal = Journal.go_on(opened.journal, opened.descriptor, sink.target, opened.story, partial.geometry)
+    try:
+        journal = Journal.go_on(opened.journal, opened.descriptor, sink.target, opened.story, partial.geometry)
+    except BaseException:
+        partial.withdraw()
+        raise
     return Begun(sink=started, journal=journal, blocks=opened.story.blocks, inputs=inputs_of(plan))
 
 

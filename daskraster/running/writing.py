@@ -219,7 +219,8 @@ def _check_compute(options: WriteOptions, *, compute: bool) -> None:
         )
     if options.retries is not None:
         raise OptionError(
-            "retries= does not go with compute=False; give it to the Delayed, as in later.compute(retries=2)"
+            "retries= does not go with compute=False: a block that raises removes the file under way, so that no other try can write to it; leave it out, "
+            "or try again in the function"
         )
 
 
@@ -272,7 +273,7 @@ def _run(outputs: Sequence[Output], options: WriteOptions) -> list[WriteReport]:
                 until_there(lambda skip: compute(skip=skip), under_way, gatherings, client, again=line.again)
         finished = stop_writers([sink.partial.path for sink in sinks if sink.partial is not None])
         for one in under_way:
-            one.journal.close(flush=True)
+            one.journal.finish()
         done = finish(sinks, gatherings, finished)
         for one in under_way:
             one.journal.remove()

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from daskraster.blocks.zones import ZoneStatistics, zone_statistics
 from daskraster.errors import OptionError, RasterArrayError
+from daskraster.formats import choosing
 from daskraster.formats.polygons import OUTSIDE, Polygons, polygons_on
 from daskraster.grid import Window
 from daskraster.lazy.arrays import Raster, as_raster
@@ -26,7 +27,7 @@ from daskraster.lazy.broadcasting import shared
 from daskraster.lazy.neighbourhood import check_same_grid
 from daskraster.lazy.sources import BlockWindows, source_array
 from daskraster.metadata import Number
-from daskraster.running.engines import run, stop_writers
+from daskraster.running.engines import on_every_process, run
 from daskraster.running.progress import Progress
 from daskraster.timing import stage
 
@@ -246,7 +247,7 @@ def _gathered(partials: da.Array, *, progress: bool) -> _Bands:
         try:
             run([partials], on_partial)
         finally:
-            stop_writers([])
+            on_every_process(choosing.release)
     return gathering.finish()
 
 
@@ -268,5 +269,8 @@ def _of_band(found: ZoneStatistics, polygons: Polygons | None) -> pd.DataFrame:
 
 def _band_numbers(values: Raster) -> list[Any]:
     count = values.data.shape[0]
-    labels = values.array.coords["band"].values if "band" in values.array.coords else np.arange(1, count + 1)
+    # One number for all where bands are of another dimension, as of scenes that were put together along time.
+    labels = (
+        np.atleast_1d(values.array.coords["band"].values) if "band" in values.array.coords else np.arange(1, count + 1)
+    )
     return labels.tolist() if len(set(labels.tolist())) == count else list(range(1, count + 1))
