@@ -17,7 +17,7 @@ import pytest
 from conftest import MakeRaster, pixels, read
 
 import daskraster as dr
-from daskraster.running.clusters import is_batch
+from daskraster.running.keeping import is_batch
 from daskraster.running.limits import is_news
 from daskraster.running.queues import SYSTEMS, words_of
 from daskraster.running.sizing import Lifetime, WorkerShape, format_walltime, parse_walltime

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dask
@@ -15,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 import daskraster as dr
-from daskraster.running.keeping import is_batch, keeps_partial, mark_as_batch
+from daskraster.running.keeping import is_batch, keeps_partial
 from tests.conftest import MakeRaster, pixels, read
 
 QUIET: Any = {"progress": False, "blocksize": 32}
@@ -233,7 +234,8 @@ def test_batch_clusters_keep_what_is_finished(client: Any) -> None:
     assert not is_batch(None)
     assert not is_batch(client)
     assert not keeps_partial(WriteOptions(), client)
-    mark_as_batch(client)
-    assert keeps_partial(WriteOptions(), client)
-    assert not keeps_partial(WriteOptions(keep_partial=False), client)
+    jobs = type("SLURMCluster", (), {"__module__": "dask_jobqueue.slurm"})
+    on_jobs = SimpleNamespace(cluster=type("OwnCluster", (jobs,), {})())
+    assert keeps_partial(WriteOptions(), on_jobs)
+    assert not keeps_partial(WriteOptions(keep_partial=False), on_jobs)
     assert keeps_partial(WriteOptions(resume=True), None)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +237,16 @@ def test_workers_of_each_engine(client: Any) -> None:
         assert (workers.workers().processes, workers.workers().threads) == (1, 1)
     with dask.config.set(scheduler="processes", num_workers=4):
         assert (workers.workers().processes, workers.workers().threads) == (4, 1)
+
+
+def test_who_traces_memory_already_goes_on(make_raster: MakeRaster) -> None:
+    image = dr.open_raster(make_raster(pixels((1, 64, 64))), chunks=64)
+    result = dr.apply(lambda block: np.tile(block, (4, 1, 1)), image, dtype=image.dtype, bands=4)
+    alone = dr.explain(result).memory
+    tracemalloc.start()
+    try:
+        held = bytearray(1 << 24)
+        assert dr.explain(result).memory.block_nbytes < alone.block_nbytes + len(held) // 2
+        assert tracemalloc.is_tracing()
+    finally:
+        tracemalloc.stop()

@@ -19,7 +19,7 @@ from conftest import MakeRaster, pixels, read
 
 import daskraster as dr
 from daskraster.running import batch, patience
-from daskraster.running.clusters import is_batch
+from daskraster.running.keeping import is_batch
 
 pytestmark = pytest.mark.slurm
 ROOT = Path(__file__).parents[1]

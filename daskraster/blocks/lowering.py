@@ -29,7 +29,6 @@ from daskraster.blocks.ranges import (
 _BOOL, _SINGLE, _DOUBLE = np.dtype(bool), np.dtype(np.float32), np.dtype(np.float64)
 _HOSTED = frozenset(("+", "-", "*", "neg", "abs", "min", "max", "where", "sign", "rint"))
 _ROUNDED_ONCE = frozenset(("+", "-", "*", "/", "sqrt"))
-_ARITHMETIC = frozenset(("+", "-", "*", "neg", "abs", "min", "max", "where", "sign", "rint", "&", "|", "~"))
 # These read an argument again after they have begun to write.
 _NO_SHARING = frozenset(
     ("cast", "/0", "inf/0", "where", "log", "log2", "log10", "^", "sign", "blank", "zeroed", "rint")

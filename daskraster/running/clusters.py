@@ -138,12 +138,6 @@ def cluster(
     return _start_local(wishes) if kind == "local" else start_batch(wishes)
 
 
-def is_batch(client: Any) -> bool:
-    """Whether the workers of a Client are jobs of a batch system, which may end at any time; as far as it can be seen from here."""
-    bases = type(getattr(client, "cluster", None)).__mro__
-    return any(base.__module__.partition(".")[0] == "dask_jobqueue" for base in bases)
-
-
 def _start_local(wishes: ClusterWishes) -> Any:
     """A Client on processes of this machine; see `cluster`."""
     import distributed  # noqa: PLC0415 - a second of import that threads do not need

@@ -5,26 +5,17 @@ On batch systems hours of many machines are at stake and nobody watches, so ther
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 from daskraster.options import WriteOptions
 
-_batch_clients: weakref.WeakSet[Any] = weakref.WeakSet()
 RETRIES_ON_CLUSTER = 2
 
 
-def mark_as_batch(client: Any) -> None:
-    """Say that the workers of a `distributed.Client` are jobs of a batch system."""
-    _batch_clients.add(client)
-
-
 def is_batch(client: Any) -> bool:
-    """Whether the workers of a client are jobs of a batch system: marked so, or started by dask-jobqueue."""
-    if client is None:
-        return False
+    """Whether the workers of a Client are jobs of a batch system, which may end at any time; as far as it can be seen from here."""
     kinds = type(getattr(client, "cluster", None)).__mro__
-    return client in _batch_clients or any(kind.__module__.startswith("dask_jobqueue") for kind in kinds)
+    return any(kind.__module__.partition(".")[0] == "dask_jobqueue" for kind in kinds)
 
 
 def keeps_partial(options: WriteOptions, client: Any) -> bool:

@@ -187,13 +187,20 @@ def _measured(data: da.Array, layer: FunctionLayer) -> int:
     keys = layer.input_keys(0, 0)
     graph = dict(da.Array.__dask_optimize__(data.dask, keys))
     blocks = scheduler_in_use()(graph, keys)
+    # Whoever traces already goes on.
+    traced = tracemalloc.is_tracing()
     tracemalloc.start()
     try:
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
         layer.step(*blocks, block_id=(0, 0, 0))
         _, peak = tracemalloc.get_traced_memory()
     finally:
-        tracemalloc.stop()
+        if not traced:
+            tracemalloc.stop()
     windows = layer.step.windows
     first = windows.haloed(0, 0)
     rows, cols = (max(sizes) for sizes in windows.haloed_chunks())
-    return math.ceil((sum(block.nbytes for block in blocks) + peak) * (rows * cols) / (first.height * first.width))
+    return math.ceil(
+        (sum(block.nbytes for block in blocks) + peak - before) * (rows * cols) / (first.height * first.width)
+    )
