@@ -25,8 +25,10 @@ from scipy import ndimage
 
 import daskraster as dr
 from daskraster.errors import RasterWriteError
+from daskraster.formats.tiles import TileSink
 from daskraster.positioned import Buffer, write_all
 from daskraster.running import journal
+from daskraster.running.pyramid import LEADER
 from tests.conftest import TRANSFORM, Counter, MakeRaster, pixels, read
 
 QUIET: Any = {"progress": False}
@@ -654,4 +656,24 @@ def test_a_name_as_long_as_names_can_be(make_raster: MakeRaster, tmp_path: Path,
         dr.write_raster(image, target, progress=False)
         assert (dr.open_raster(target).values == image.values).all()
         target.unlink()
+    assert leftovers(tmp_path, "in.tif") == []
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".kea"])
+def test_a_disk_that_is_full_for_an_overview(
+    suffix: str, make_raster: MakeRaster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = dr.open_raster(make_raster(pixels((1, 128, 128))), chunks=64)
+    put = TileSink.put
+
+    def full(sink: Any, *arguments: Any) -> Any:
+        if LEADER in arguments[2:]:  # what blocks make together, written by the leading process
+            raise RasterWriteError(f"cannot write {sink.target}: No space left on device")
+        return put(sink, *arguments)
+
+    monkeypatch.setattr(TileSink, "put", full)
+    with pytest.raises(RasterWriteError, match="No space left") as caught:
+        dr.write_raster(image, tmp_path / f"out{suffix}", blocksize=64, progress=False)
+    (note,) = caught.value.__notes__
+    assert note.startswith("while writing Window(row_off=0, col_off=0, height=64, width=64) of the overview 2 of ")
     assert leftovers(tmp_path, "in.tif") == []

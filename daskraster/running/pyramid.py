@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from daskraster.blocks.overviews import halve
 from daskraster.blocks.tiling import TileArray
+from daskraster.errors import RasterWriteError
 from daskraster.formats.protocols import Piece, Receipt, Sink
 from daskraster.grid import Window, round_up
 from daskraster.metadata import Number
@@ -203,7 +204,11 @@ class SharedLevels:
         tiles = self._pyramid.levels[level]
         receipts: list[Receipt] = []
         if tiles.stored:
-            receipts.append(self._sink.put(strip.values, strip.window, band_off, LEADER, level))
+            try:
+                receipts.append(self._sink.put(strip.values, strip.window, band_off, LEADER, level))
+            except RasterWriteError as error:
+                error.add_note(f"while writing {strip.window} of the overview {2**level} of {self._sink.target}")
+                raise
         if level + 1 == len(self._pyramid.levels):
             return receipts
         if not self._pyramid.looks_further:
