@@ -125,7 +125,8 @@ class WriteOptions:
     nodata: Number | Inherit | None = INHERIT
     """The value that means "no data" in the file. A number: that value; NaN is written as it, and pixels of the value that meant "no data" before stay
     as they are. None: no such value. Left out: what the array says. NaN of an array opened with ``masked=True`` then becomes its file's value again, other NaN
-    stays NaN. (xarray's arithmetic forgets the file's value: ``masked * 2`` only has NaN, so give the number here.)"""
+    stays NaN. (xarray's arithmetic forgets the file's value: ``masked * 2`` only has NaN, so give the number here.) Of truth values, as of ``image > 5``, which
+    keeps what ``image`` says, only 0 or 1 counts; ``nodata=None`` where False is meant."""
     dtype: np.dtype[Any] | None = None
     """Pixel type of the file; None: the array's. Conversion rounds half away from zero and clamps."""
     band_names: tuple[str, ...] | None = None

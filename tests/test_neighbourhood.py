@@ -386,9 +386,7 @@ def test_a_number_beyond_the_edge_of_truth_values() -> None:
         dr.apply(grown, mask, overlap=1, boundary=2)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "nodata"), [("uint8", -9999), ("uint8", float("nan")), ("bool", 255), ("int16", 0.5)]
-)
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint8", -9999), ("uint8", float("nan")), ("int16", 0.5)])
 def test_beyond_the_edge_is_no_nodata_that_pixels_cannot_have(dtype: str, nodata: float) -> None:
     image = xr.DataArray(np.ones((1, 20, 30), dtype), dims=("band", "y", "x"), attrs={"_FillValue": nodata})
     with pytest.raises(dr.OptionError, match=rf"no pixel of .* can be nodata: nodata={nodata} does not fit {dtype}"):

@@ -677,3 +677,16 @@ def test_a_disk_that_is_full_for_an_overview(
     (note,) = caught.value.__notes__
     assert note.startswith("while writing Window(row_off=0, col_off=0, height=64, width=64) of the overview 2 of ")
     assert leftovers(tmp_path, "in.tif") == []
+
+
+@pytest.mark.parametrize("nodata", [0, 255, -9999])
+def test_truth_values_and_the_nodata_value_of_what_was_compared(tmp_path: Path, nodata: int) -> None:
+    values = pixels((1, 40, 50), "int16") % 10
+    image = xr.DataArray(values, dims=("band", "y", "x")).rio.write_nodata(nodata)
+    with xr.set_options(keep_attrs=True):
+        above = image > 5
+    dr.write_raster(above, tmp_path / "above.tif", progress=False)
+    dr.write_raster(above, tmp_path / "asked.tif", nodata=None, progress=False)
+    with rasterio.open(tmp_path / "above.tif") as file, rasterio.open(tmp_path / "asked.tif") as asked:
+        assert (file.nodata, asked.nodata) == (0 if nodata == 0 else None, None)
+        assert (file.read() == (values > 5)).all()

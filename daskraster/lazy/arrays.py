@@ -151,6 +151,14 @@ def encoded_nodata(array: xr.DataArray) -> Number | None:
 
 
 def _nodata_values(array: xr.DataArray, count: int) -> list[Number | None]:
+    values = _told_nodata(array, count)
+    if array.dtype == bool:
+        # Of ``image > 5`` xarray keeps the attrs of ``image``: its -9999 or 255 is no truth value, and no pixel can be nodata.
+        return [value if value in (0, 1) else None for value in values]
+    return values
+
+
+def _told_nodata(array: xr.DataArray, count: int) -> list[Number | None]:
     several = _per_band(array.attrs.get("nodatavals"), array, count)
     if several != [None] * count:
         return [None if value is None else _number(value) for value in several]
