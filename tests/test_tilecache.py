@@ -82,14 +82,17 @@ def test_any_windows_in_any_order_equal_direct_reading(data: st.DataObject) -> N
         assert (field.read(window) == field.values[(slice(None), *window.slices)]).all()
 
 
-def test_a_tiny_budget_costs_time_and_no_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("kept", "most"), [(0, 30_000), (3, 3 * 64 * 64 * 4), (13, 60_000)])
+def test_a_tiny_budget_costs_time_and_no_pixels(monkeypatch: pytest.MonkeyPatch, kept: int, most: int) -> None:
+    tilecache.clear()
     monkeypatch.setattr(tilecache, "CACHE_NBYTES", 30_000)
-    field = Field((700, 700), "tiny")
+    monkeypatch.setattr(tilecache, "TILES_KEPT", kept)
+    field = Field((700, 700), f"tiny-{kept}")
     windows = blocks(field.shape_yx, 192, 9) * 2
     with ThreadPoolExecutor(5) as pool:
         for window, got in zip(windows, pool.map(field.read, windows), strict=True):
             assert (got == field.values[(slice(None), *window.slices)]).all()
-    assert tilecache._cache._nbytes <= 30_000
+    assert tilecache._cache._nbytes <= most
     assert tilecache._cache._nbytes == sum(entry.nbytes for entry in tilecache._cache._entries.values())
 
 

@@ -27,6 +27,7 @@ def small_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any raster is too wide to go row by row, and a band is two to six rows of blocks."""
     monkeypatch.setattr(tilecache, "ROW_NBYTES", 1)
     monkeypatch.setattr(tilecache, "BAND_NBYTES", 32_000)
+    monkeypatch.setattr(tilecache, "BAND_TILES", 1)
 
 
 def test_keys_in_bands() -> None:
@@ -95,4 +96,5 @@ def test_only_windows_that_overlap_are_walked_down(
     assert rows_together(data.dask) == 1
     monkeypatch.setattr(tilecache, "ROW_NBYTES", 1)
     monkeypatch.setattr(tilecache, "BAND_NBYTES", bands * 32 * 64 * 2)
+    monkeypatch.setattr(tilecache, "BAND_TILES", 1)
     assert rows_together(data.dask) == bands

@@ -37,6 +37,10 @@ ROW_NBYTES = 32 << 20
 """A row of tiles across the raster up to which blocks go row by row: it fits, with what is kept beside it."""
 BAND_NBYTES = 16 << 20
 """A column of tiles as high as a band of blocks, where they go column by column."""
+# Both are more, up to twice, where a tile is some megabytes: a band of two rows of blocks decodes four rows of tiles. 8192 x 8192 pixels of six float32 with a halo of 5, tiles of
+# 6 MB: 48 MB and bands of two 7.3-8.0 s and 13 CPU s, 80 MB and bands of five 4.9 and 9.6, with 20 to 50 MB more.
+TILES_KEPT = 13
+BAND_TILES = 5
 # Below this size a tile's bookkeeping (some 10 microseconds) costs as much as decoding it: strips of single rows, tiny tiles.
 MIN_TILE_PIXELS = 64 * 64
 MAX_TILE_PIXELS = 4 << 20  # a whole image in one strip would be decoded, and kept, whole
@@ -101,6 +105,8 @@ class _Cache:
         self._lock = threading.Lock()
         self._entries: OrderedDict[tuple[str, _Tile], _Entry] = OrderedDict()
         self._nbytes = 0
+        self._limit = 0
+        """For the largest tiles that were kept since it was cleared."""
         self._trails: dict[str, _Trail] = {}
 
     def drop_far(self, key: str, first: _Tile, last: _Tile) -> None:
@@ -144,7 +150,8 @@ class _Cache:
             entry.decoded.set()
             self._entries[key, tile] = entry
             self._nbytes += entry.nbytes
-            self._shrink(CACHE_NBYTES)
+            self._limit = max(self._limit, cache_nbytes(entry.nbytes))
+            self._shrink(self._limit)
 
     def forget(self, key: str, tiles: list[_Tile]) -> None:
         """Take back what was announced and not decoded."""
@@ -178,9 +185,19 @@ class _Cache:
             for name in [name for name, entry in self._entries.items() if entry.decoded.is_set()]:
                 self._nbytes -= self._entries.pop(name).nbytes
             self._trails.clear()
+            self._limit = 0
 
 
 _cache = _Cache()
+
+
+def cache_nbytes(tile_nbytes: int) -> int:
+    """The most that is kept of tiles of that size, all bands counted.
+
+    >>> cache_nbytes(512 * 512 * 2) >> 20, cache_nbytes(512 * 512 * 24) >> 20, cache_nbytes(1024 * 1024 * 24) >> 20
+    (48, 78, 96)
+    """
+    return min(max(CACHE_NBYTES, TILES_KEPT * tile_nbytes), 2 * CACHE_NBYTES)
 
 
 def band_rows(width: int, block_rows: int, tile_yx: tuple[int, int], pixel_nbytes: int) -> int:
@@ -201,12 +218,14 @@ def band_rows(width: int, block_rows: int, tile_yx: tuple[int, int], pixel_nbyte
     -------
     1 where blocks are to be taken row by row: a row of tiles across the raster is small, or a column of them is larger still.
 
-    >>> band_rows(24_576, 2048, (512, 512), 2), band_rows(262_144, 2048, (512, 512), 2)
-    (1, 8)
+    >>> band_rows(24_576, 2048, (512, 512), 2), band_rows(262_144, 2048, (512, 512), 2), band_rows(8192, 512, (512, 512), 24)
+    (1, 8, 5)
     """
     if tile_yx[0] * width * pixel_nbytes <= ROW_NBYTES:
         return 1
-    return max(BAND_NBYTES // (block_rows * min(tile_yx[1], width) * pixel_nbytes), 1)
+    tile_cols = min(tile_yx[1], width)
+    band = max(BAND_NBYTES, min(BAND_TILES * tile_yx[0] * tile_cols * pixel_nbytes, 2 * BAND_NBYTES))
+    return max(band // (block_rows * tile_cols * pixel_nbytes), 1)
 
 
 def shrink(nbytes: int) -> None:

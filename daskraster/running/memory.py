@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from daskraster.formats.gdal_handles import CACHE_NBYTES as GDAL_CACHE_NBYTES
 from daskraster.formats.mosaic import SEAMS_NBYTES, MosaicSource
-from daskraster.formats.tilecache import CACHE_NBYTES as SEAM_CACHE_NBYTES
+from daskraster.formats.tilecache import cache_nbytes
 from daskraster.formats.warped import PIECE_NBYTES, Warp, WarpedSource
 from daskraster.lazy.anatomy import Anatomy, Exchange
 from daskraster.lazy.expression_sources import ExpressionSource, leaf_reads
@@ -168,13 +168,15 @@ def function_halo(parts: Anatomy) -> tuple[int, int]:
 
 def _seams(reads: Sequence[ReadBlock]) -> int:
     """Decoded tiles kept for neighbours, about one row of tiles for each source, and GDAL's own cache."""
-    kept = 0
+    kept = most = 0
     for read in reads:
         if any(read.windows.halo_yx):
-            tile_rows = min(read.view.source.tile_yx[0], read.view.window.height)
-            width = read.view.window.width
-            kept += 2 * len(read.view.bands) * tile_rows * width * read.view.source.dtype.itemsize
-    return min(kept, SEAM_CACHE_NBYTES) + (GDAL_CACHE_NBYTES if reads else 0)
+            view = read.view
+            rows, cols = (min(tile, size) for tile, size in zip(view.source.tile_yx, view.window.shape_yx, strict=True))
+            row_nbytes = len(view.bands) * rows * view.source.dtype.itemsize
+            kept += 2 * row_nbytes * view.window.width
+            most = max(most, cache_nbytes(row_nbytes * cols))
+    return min(kept, most) + (GDAL_CACHE_NBYTES if reads else 0)
 
 
 def _waiting(parts: Anatomy, output: Output) -> list[Exchange]:
