@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,16 +18,6 @@ from daskraster.grid import Window
 from daskraster.metadata import Number
 from daskraster.running.pyramid import Halves, Pyramid
 from daskraster.timing import stage
-
-
-@contextmanager
-def writing(sink: Sink, window: Window, block_id: tuple[int, int, int]) -> Iterator[None]:
-    """What fails in here is told with the block that it failed for."""
-    try:
-        yield
-    except RasterWriteError as error:
-        error.add_note(f"while writing {window}, block {block_id[1:]} of {sink.target}")
-        raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,16 +50,21 @@ class WriteBlock:
         """
         sink: Sink = started.sink if self.sink is None else self.sink
         window, band_off = self._place(block_id)
-        block = self._prepared(
-            block, window if self.pyramid is None else self.pyramid.with_halo(window), block_id, sink
-        )
+        self._check(block, window, self.chunks[0][block_id[0]], sink)
+        with stage("encode"):
+            source, block = block, self._converted(block, self.fills[band_off : band_off + len(block)])
+            if self.validity is not None:
+                block = self.validity.marked(source, block, band_off)
         core = block if self.pyramid is None else self.pyramid.without_halo(block, window)
-        statistics = self._statistics_of(core, band_off)
-        with writing(sink, window, block_id):
+        statistics = self._statistics(core, band_off)
+        try:
             receipt = sink.put(core, window, band_off, block_id)
             if self.pyramid is not None:
                 halves = self.pyramid.upper_levels(block, window, band_off)
-                receipt = self._with_overviews(sink, receipt, halves, band_off)
+                receipt = self._with_overviews(self.pyramid, sink, receipt, halves, band_off)
+        except RasterWriteError as error:
+            error.add_note(f"while writing {window}, block {block_id[1:]} of {sink.target}")
+            raise
         return dataclasses.replace(receipt, statistics=statistics, band_off=band_off)
 
     def _place(self, block_id: tuple[int, int, int]) -> tuple[Window, int]:
@@ -79,29 +72,16 @@ class WriteBlock:
         band, row, col = (sum(sizes[:number]) for sizes, number in zip(self.chunks, block_id, strict=True))
         return Window(row, col, self.chunks[1][block_id[1]], self.chunks[2][block_id[2]]), band
 
-    def _prepared(
-        self, pixels: NDArray[Any], window: Window, block_id: tuple[int, int, int], sink: Sink
-    ) -> NDArray[Any]:
-        """Pixels ``(band, y, x)`` of a window of a block, checked, as they go into the file.
-
-        Raises
-        ------
-        BlockResultError
-            They are not what the lazy array says they are.
-        """
-        due = self.chunks[0][block_id[0]], window.height, window.width
-        if pixels.shape != due or pixels.dtype != self.source_dtype:
+    def _check(self, block: NDArray[Any], window: Window, bands: int, sink: Sink) -> None:
+        haloed = window if self.pyramid is None else self.pyramid.with_halo(window)
+        due = bands, haloed.height, haloed.width
+        if block.shape != due or block.dtype != self.source_dtype:
             raise BlockResultError(
                 f"the lazy array written to {sink.target} says that its block in {window} has shape {due} and dtype "
-                f"{self.source_dtype}, got {pixels.shape} and {pixels.dtype}; correct the dtype=, meta= or chunks= it was made with"
+                f"{self.source_dtype}, got {block.shape} and {block.dtype}; correct the dtype=, meta= or chunks= it was made with"
             )
-        _, band_off = self._place(block_id)
-        with stage("encode"):
-            block = self._converted(pixels, self.fills[band_off : band_off + len(pixels)])
-            return block if self.validity is None else self.validity.marked(pixels, block, band_off)
 
-    def _statistics_of(self, block: NDArray[Any], band_off: int) -> tuple[PartialStatistics, ...]:
-        """Of each band of a block, or of a piece of it; none where they are not wanted."""
+    def _statistics(self, block: NDArray[Any], band_off: int) -> tuple[PartialStatistics, ...]:
         if not self.statistics:
             return ()
         rules = self.statistics[band_off : band_off + len(block)]
@@ -120,10 +100,8 @@ class WriteBlock:
                 for values, of_band, (_, thematic) in zip(pixels, valid, rules, strict=True)
             )
 
-    def _with_overviews(self, sink: Sink, receipt: Receipt, halves: Halves, band_off: int) -> Receipt:
+    def _with_overviews(self, pyramid: Pyramid, sink: Sink, receipt: Receipt, halves: Halves, band_off: int) -> Receipt:
         """The receipt with the tiles that a block's halves fill, and the piece that is left."""
-        pyramid = self.pyramid
-        assert pyramid is not None
         receipts: list[Receipt] = []
         piece: Piece | None = None
         while True:
